@@ -1,0 +1,1 @@
+"""Linux network plumbing with BPF: the public names, loaded when first used."""

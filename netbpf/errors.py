@@ -1,0 +1,213 @@
+"""The errors that netbpf raises, and what an errno is called.
+
+::
+
+    NetbpfError                      .code .hint
+    ├── KernelError                  .operation .errno .reason
+    │   ├── BpfError                 bpf(2) refused
+    │   │   ├── VerifierError        .log
+    │   │   └── StaleRevisionError   .expected .current
+    │   └── NetlinkError             .extack
+    ├── NotSupportedError            .feature .since
+    ├── NotFoundError                .kind .name
+    ├── AmbiguousError               .kind .name .matches
+    ├── ConflictError                what was asked for stands in the way of something else
+    └── ObjectFileError              .path .section
+
+A caller's mistake (a wrong type, a value that cannot mean anything) is a TypeError or a ValueError.
+"""
+
+from __future__ import annotations
+
+import errno as _errno
+import os
+from collections.abc import Sequence
+
+CODES: dict[int, str] = {
+    _errno.EPERM: "not_permitted",
+    _errno.EACCES: "refused",
+    _errno.EEXIST: "exists",
+    _errno.ESTALE: "stale_revision",
+    _errno.EBUSY: "busy",
+    _errno.EAGAIN: "try_again",
+    _errno.ENODEV: "no_such_device",
+    _errno.ENOENT: "not_found",
+    _errno.ENOLINK: "defunct_link",
+    _errno.ERANGE: "out_of_range",
+    _errno.EINVAL: "invalid",
+    _errno.EOPNOTSUPP: "operation_not_supported",
+    _errno.ENOSPC: "no_space",
+    _errno.ENOMEM: "no_memory",
+    _errno.E2BIG: "too_many",
+}
+"""The stable code of an errno, where a raiser has none that says more."""
+
+
+def errno_name(number: int) -> str:
+    """The name of an errno as the kernel's headers spell it (``EEXIST``), or its number."""
+    # EOPNOTSUPP and ENOTSUP share a number; the kernel's word is the first.
+    if number == _errno.EOPNOTSUPP:
+        return "EOPNOTSUPP"
+    if number == 524:
+        return "ENOTSUPP"
+    return _errno.errorcode.get(number, f"errno {number}")
+
+
+class NetbpfError(Exception):
+    """The root of all that netbpf raises on purpose.
+
+    ``code`` is a stable snake_case word for programs, ``hint`` says what to do next.
+    """
+
+    code = "error"
+
+    def __init__(self, message: str, *, hint: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        if code is not None:
+            self.code = code
+
+    def __str__(self) -> str:
+        return f"{self.message}: {self.hint}" if self.hint else self.message
+
+
+class KernelError(NetbpfError):
+    """The kernel refused ``operation`` with ``errno`` (a positive number).
+
+    :param reason: the condition that held; without it the C library's text for the errno.
+    """
+
+    def __init__(
+        self,
+        operation: str,
+        errno: int,
+        reason: str | None = None,
+        *,
+        hint: str | None = None,
+        code: str | None = None,
+    ) -> None:
+        self.operation = operation
+        self.errno = errno
+        self.reason = reason or os.strerror(errno)
+        if errno == 524 and reason is None:
+            self.reason = "operation is not supported"
+        super().__init__(
+            f"{operation}: {self.reason} ({errno_name(errno)})",
+            hint=hint,
+            code=code or CODES.get(errno, "kernel_error"),
+        )
+
+
+class BpfError(KernelError):
+    """bpf(2) refused."""
+
+
+class VerifierError(BpfError):
+    """The verifier refused a program; ``log`` is the whole verifier log."""
+
+    def __init__(
+        self,
+        operation: str,
+        errno: int,
+        reason: str | None = None,
+        *,
+        hint: str | None = None,
+        code: str | None = None,
+        log: str = "",
+    ) -> None:
+        super().__init__(operation, errno, reason, hint=hint, code=code or "verifier")
+        self.log = log
+
+
+class StaleRevisionError(BpfError):
+    """The chain changed since ``expected`` was read; ``current`` is its revision now, if known."""
+
+    def __init__(self, operation: str, *, expected: int, current: int | None = None) -> None:
+        self.expected = expected
+        self.current = current
+        now = "" if current is None else f", it is at {current} now"
+        super().__init__(
+            operation,
+            _errno.ESTALE,
+            f"the chain is no longer at revision {expected}{now}",
+            hint="look at the chain again, then decide",
+        )
+
+
+class NetlinkError(KernelError):
+    """Netlink refused; ``extack`` is the kernel's own text, when it gave one."""
+
+    def __init__(
+        self,
+        operation: str,
+        errno: int,
+        reason: str | None = None,
+        *,
+        hint: str | None = None,
+        code: str | None = None,
+        extack: str | None = None,
+    ) -> None:
+        super().__init__(operation, errno, reason or extack, hint=hint, code=code)
+        self.extack = extack
+
+
+class NotSupportedError(NetbpfError):
+    """This kernel lacks ``feature``; ``since`` is the release that brought it, when known."""
+
+    code = "not_supported"
+
+    def __init__(self, feature: str, *, since: str | None = None, hint: str | None = None) -> None:
+        self.feature = feature
+        self.since = since
+        release = os.uname().release
+        needs = f"; it came with Linux {since}" if since else ""
+        super().__init__(f"{feature} is not supported by this kernel ({release}){needs}", hint=hint)
+
+
+class NotFoundError(NetbpfError):
+    """There is no ``kind`` called ``name``."""
+
+    code = "not_found"
+
+    def __init__(
+        self, kind: str, name: str, *, where: str | None = None, hint: str | None = None
+    ) -> None:
+        self.kind = kind
+        self.name = name
+        super().__init__(f"no {kind} {name}" + (f" {where}" if where else ""), hint=hint)
+
+
+class AmbiguousError(NetbpfError):
+    """More than one ``kind`` answers to ``name``; ``matches`` says which."""
+
+    code = "ambiguous"
+
+    def __init__(self, kind: str, name: str, matches: Sequence[str]) -> None:
+        self.kind = kind
+        self.name = name
+        self.matches = tuple(matches)
+        super().__init__(
+            f"{name} could be any of {len(self.matches)} {kind}s: {', '.join(self.matches)}",
+            hint="name one of them",
+        )
+
+
+class ConflictError(NetbpfError):
+    """What was asked for meets something that is already there."""
+
+    code = "conflict"
+
+
+class ObjectFileError(NetbpfError):
+    """The object file at ``path`` cannot be used; ``section`` is where, when one is to blame."""
+
+    code = "object_file"
+
+    def __init__(
+        self, path: str, reason: str, *, section: str | None = None, hint: str | None = None
+    ) -> None:
+        self.path = path
+        self.section = section
+        where = f"{path}: section {section}" if section else path
+        super().__init__(f"{where}: {reason}", hint=hint)

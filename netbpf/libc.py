@@ -1,0 +1,102 @@
+"""The C library calls that Python does not offer: bpf(2), setns, unshare, mount, statfs.
+
+Every function raises plain OSError with the errno the kernel gave.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+_syscall = _libc.syscall
+_syscall.restype = ctypes.c_long
+_syscall.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_long]
+
+_MACHINE = platform.machine()
+# scripts/syscall.tbl and arch/*/kernel/syscalls: aarch64 and riscv64 share the generic table.
+_BPF_NUMBERS = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351}
+
+CLONE_FS = 0x00000200
+CLONE_NEWNS = 0x00020000
+CLONE_NEWNET = 0x40000000
+
+MS_RDONLY = 1
+MS_NOSUID = 2
+MS_NODEV = 4
+MS_NOEXEC = 8
+MS_BIND = 4096
+MS_REC = 16384
+MS_PRIVATE = 1 << 18
+MS_SLAVE = 1 << 19
+MS_SHARED = 1 << 20
+MNT_DETACH = 2
+
+
+class _Statfs(ctypes.Structure):
+    # include/uapi/asm-generic/statfs.h; s390x alone has 32-bit words for the first two.
+    _word = ctypes.c_uint if _MACHINE == "s390x" else ctypes.c_long
+    _fields_ = [("f_type", _word), ("f_bsize", _word), ("_rest", ctypes.c_long * 30)]
+
+
+def _fail(path: str | None = None) -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number), path)
+
+
+def bpf(cmd: int, attr: ctypes.Structure, size: int | None = None) -> int:
+    """Call bpf(2) with ``attr`` and return its result.
+
+    :raises OSError: with the kernel's errno; ENOSYS on an architecture whose number is not known.
+    """
+    number = _BPF_NUMBERS.get(_MACHINE)
+    if number is None:
+        raise OSError(errno.ENOSYS, f"bpf(2) has no known number on {_MACHINE}")
+    result: int = _syscall(
+        number, cmd, ctypes.byref(attr), ctypes.sizeof(attr) if size is None else size
+    )
+    if result < 0:
+        raise _fail()
+    return result
+
+
+def setns(fd: int, kind: int) -> None:
+    """Move the calling thread into the namespace that ``fd`` refers to."""
+    if _libc.setns(fd, kind) < 0:
+        raise _fail()
+
+
+def unshare(flags: int) -> None:
+    """Give the calling thread new namespaces of its own."""
+    if _libc.unshare(flags) < 0:
+        raise _fail()
+
+
+def mount(source: str, target: str, fstype: str, flags: int = 0, data: str = "") -> None:
+    """mount(2)."""
+    result = _libc.mount(
+        os.fsencode(source),
+        os.fsencode(target),
+        fstype.encode(),
+        ctypes.c_ulong(flags),
+        data.encode() or None,
+    )
+    if result < 0:
+        raise _fail(target)
+
+
+def umount(target: str, flags: int = 0) -> None:
+    """umount2(2)."""
+    if _libc.umount2(os.fsencode(target), flags) < 0:
+        raise _fail(target)
+
+
+def filesystem_type(path: str) -> int:
+    """The magic number of the filesystem that ``path`` lies on (statfs(2) f_type)."""
+    buffer = _Statfs()
+    if _libc.statfs(os.fsencode(path), ctypes.byref(buffer)) < 0:
+        raise _fail(path)
+    return int(buffer.f_type) & 0xFFFFFFFF
