@@ -1,0 +1,26 @@
+"""Network namespaces: as handles, as names, and entering them with a thread."""
+
+from netbpf.netns.enter import enter_for_good, entered, run_in
+from netbpf.netns.handle import NetNS
+from netbpf.netns.holders import Namespace, pids_by_inode, scan
+from netbpf.netns.named import add, delete, inodes_by_name, list_names, name_of
+from netbpf.netns.names import RUN_DIR, check_name
+from netbpf.netns.run import exec_in
+
+__all__ = [
+    "RUN_DIR",
+    "Namespace",
+    "NetNS",
+    "add",
+    "check_name",
+    "delete",
+    "enter_for_good",
+    "entered",
+    "exec_in",
+    "inodes_by_name",
+    "list_names",
+    "name_of",
+    "pids_by_inode",
+    "run_in",
+    "scan",
+]
