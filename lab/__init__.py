@@ -1,0 +1,1 @@
+"""A QEMU guest with a newer kernel that runs one command."""

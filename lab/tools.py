@@ -1,0 +1,184 @@
+"""The programs that the lab runs: the system's where they will do, else unpacked into the cache."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lab.apt import Apt, unpack
+from lab.arch import Arch
+from lab.cache import fill
+from lab.errors import LabError
+
+OLDEST_QEMU = (8, 1)
+"""Before 8.1 the emulation of multi-processor guests is not to be trusted: 6.12 panics at boot."""
+
+_SBIN = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A program with what it needs to run from where it lies."""
+
+    path: Path
+    env: dict[str, str] = field(default_factory=dict)
+    args: tuple[str, ...] = ()
+
+    def argv(self, *words: str | Path) -> list[str]:
+        """The command line that runs it, with its own library path and no one else's."""
+        prefix = ["env", *(f"{k}={v}" for k, v in self.env.items())] if self.env else []
+        return [*prefix, str(self.path), *self.args, *map(str, words)]
+
+
+class Tools:
+    """Finds each program once; downloads only what the system lacks."""
+
+    def __init__(self, cache: Path, arch: Arch, debs: Path | None = None):
+        self._cache = cache / "tools"
+        self._arch = arch
+        self._debs = debs
+        self._apt: Apt | None = None
+        self._cache.mkdir(parents=True, exist_ok=True)
+
+    def qemu(self) -> Tool:
+        """QEMU 8.1 or newer.
+
+        :raises LabError: neither here nor to be had.
+        """
+        system = shutil.which(self._arch.qemu)
+        if system and qemu_version(system) >= OLDEST_QEMU:
+            return Tool(Path(system))
+        root = fill(self._cache / "qemu", self._fill_qemu)
+        share = root / "usr" / "share"
+        folders = [share / name for name in ("qemu", "seabios", "ipxe/qemu")]
+        search = [word for folder in folders for word in ("-L", str(folder))]
+        return Tool(root / "usr/bin" / self._arch.qemu, self._libraries(root), tuple(search))
+
+    def virtiofsd(self) -> Tool:
+        """The file server of the guest, C or Rust.
+
+        :raises LabError: neither here nor to be had.
+        """
+        system = _first_file(Path("/usr/libexec/virtiofsd"), Path("/usr/lib/qemu/virtiofsd"))
+        if system:
+            return Tool(system)
+        root = fill(self._cache / "virtiofsd", self._fill_virtiofsd)
+        path = _first_file(root / "usr/libexec/virtiofsd", root / "usr/lib/qemu/virtiofsd")
+        if path is None:
+            raise LabError(f"no virtiofsd in {root}")
+        return Tool(path, self._libraries(root))
+
+    def kmod(self, name: str) -> Tool:
+        """``depmod`` or ``modprobe``.
+
+        :raises LabError: neither here nor to be had.
+        """
+        system = shutil.which(name, path=_SBIN)
+        if system:
+            return Tool(Path(system))
+        return Tool(fill(self._cache / "kmod", self._fill_kmod) / "lab" / name)
+
+    def _fill_qemu(self, root: Path) -> None:
+        def suite(apt: Apt) -> str | None:
+            offered = apt.versions(self._arch.qemu_package)
+            if any(version_key(v) >= OLDEST_QEMU for v in offered):
+                return next((s for s in apt.suites if s.endswith("-backports")), None)
+            raise LabError(
+                f"no {self._arch.qemu_package} of 8.1 or newer in {', '.join(apt.suites)}"
+            )
+
+        self._unpack(self._arch.qemu_package, suite, root)
+
+    def _fill_virtiofsd(self, root: Path) -> None:
+        # Up to Debian 12 it is a part of QEMU's own package, afterwards one of its own.
+        package = "virtiofsd"
+        if self._debs is None:
+            package = (
+                "virtiofsd" if self._host_apt().versions("virtiofsd") else "qemu-system-common"
+            )
+        elif not list(self._debs.glob("virtiofsd_*.deb")):
+            package = "qemu-system-common"
+        self._unpack(package, lambda _: None, root)
+
+    def _fill_kmod(self, root: Path) -> None:
+        self._unpack("kmod", lambda _: None, root)
+        target = self._cache / "kmod"
+        kmod = next(p for p in ("usr/bin/kmod", "bin/kmod") if (root / p).exists())
+        (root / "lab").mkdir()
+        for name in ("depmod", "modprobe"):
+            # kmod looks at the name it is called by.
+            (root / "lab" / f".{name}").mkdir()
+            (root / "lab" / f".{name}" / name).symlink_to(target / kmod)
+            script = root / "lab" / name
+            script.write_text(
+                "#!/bin/sh\n"
+                f"LD_LIBRARY_PATH='{self._libraries(target)['LD_LIBRARY_PATH']}' \\\n"
+                f"    exec '{target}/lab/.{name}/{name}' \"$@\"\n"
+            )
+            script.chmod(0o755)
+
+    def _unpack(self, package: str, choose: object, root: Path) -> None:
+        debs = root / ".debs"
+        if self._debs is None:
+            apt = self._host_apt()
+            suite = choose(apt) if callable(choose) else None
+            unpack(apt.download_with_missing(package, suite, debs), root)
+            shutil.rmtree(debs)
+        else:
+            found = sorted(self._debs.glob("*.deb"))
+            if not any(deb.name.startswith(f"{package}_") for deb in found):
+                raise LabError(f"no {package}_*.deb in {self._debs}")
+            kernels = re.compile(r"linux-|libc6_")
+            unpack([deb for deb in found if not kernels.match(deb.name)], root)
+
+    def _host_apt(self) -> Apt:
+        if self._apt is None:
+            codename = host_codename()
+            apt = Apt(
+                self._cache.parent / "apt" / "host",
+                self._arch,
+                [codename, f"{codename}-backports"],
+                host=True,
+            )
+            apt.update()
+            self._apt = apt
+        return self._apt
+
+    def _libraries(self, root: Path) -> dict[str, str]:
+        folders = [root / top / self._arch.multiarch for top in ("usr/lib", "lib")]
+        return {"LD_LIBRARY_PATH": ":".join(map(str, folders))}
+
+
+def qemu_version(path: str) -> tuple[int, ...]:
+    """The version that a QEMU reports; (0,) when it does not run."""
+    try:
+        done = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
+    except OSError:
+        return (0,)
+    found = re.search(r"version (\d+)\.(\d+)", done.stdout)
+    return (int(found[1]), int(found[2])) if found else (0,)
+
+
+def version_key(version: str) -> tuple[int, ...]:
+    """The numbers at the start of a Debian version, without its epoch."""
+    found = re.match(r"(?:\d+:)?(\d+(?:\.\d+)*)", version)
+    return tuple(map(int, found[1].split("."))) if found else ()
+
+
+def host_codename(os_release: Path = Path("/etc/os-release")) -> str:
+    """The codename of the Debian that runs here.
+
+    :raises LabError: it names none.
+    """
+    found = re.search(r'^VERSION_CODENAME="?([a-z]+)', os_release.read_text(), re.MULTILINE)
+    if found is None:
+        raise LabError(f"{os_release} names no codename of Debian")
+    return found[1]
+
+
+def _first_file(*paths: Path) -> Path | None:
+    return next((path for path in paths if os.access(path, os.X_OK)), None)

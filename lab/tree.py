@@ -1,0 +1,85 @@
+"""The host's files as the guest will see them: a read-only tree in a mount namespace of our own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from lab import libc
+from lab.errors import LabError
+
+# Views of this kernel, not files: the guest has its own. nsfs would keep a namespace alive.
+_KERNEL_VIEWS = frozenset(
+    "proc sysfs devtmpfs devpts cgroup cgroup2 bpf nsfs tracefs debugfs securityfs configfs "
+    "efivarfs mqueue hugetlbfs autofs pstore binfmt_misc fusectl rpc_pipefs".split()
+)
+_HIDDEN = ("proc", "sys", "dev")
+
+
+class Tree:
+    """The exported tree; made once per process, gone with the process.
+
+    :param root: where it is mounted, visible to this process and its children only.
+    :param run: the folder that the guest sees as /run while it starts; in memory.
+    """
+
+    def __init__(self, root: Path):
+        self.root = root
+        self.run = root / "run"
+
+    def seal(self) -> None:
+        """Make /run read-only too, when all that the guest needs is in it."""
+        libc.mount("", self.run, "", libc.MS_REMOUNT | libc.MS_BIND | libc.MS_RDONLY)
+
+
+def private_tree(cache: Path) -> Tree:
+    """Leave the host's mount namespace and build the tree in the new one.
+
+    :raises LabError: not root, or the kernel refused.
+    """
+    if os.geteuid() != 0:
+        raise LabError(
+            "the lab needs root (CAP_SYS_ADMIN: it mounts the guest's view of the files); "
+            "run it with sudo"
+        )
+    root = cache / "tree"
+    root.mkdir(exist_ok=True)
+    nowhere = Path("/")
+    try:
+        libc.unshare(libc.CLONE_NEWNS)
+        # Slave: what the host unmounts is let go here as well, nothing goes the other way.
+        libc.mount("", nowhere, "", libc.MS_REC | libc.MS_SLAVE)
+        for target in mounts_of_type(_mountinfo(), {"nsfs"}):
+            libc.detach(target)
+        libc.mount("/", root, "", libc.MS_BIND | libc.MS_REC)
+        # Private: a later mount of the host would come in writable.
+        libc.mount("", root, "", libc.MS_REC | libc.MS_PRIVATE)
+        for target in mounts_of_type(_mountinfo(), _KERNEL_VIEWS):
+            if target.startswith(f"{root}/"):
+                libc.detach(target)
+        libc.make_tree_read_only(root)
+        for name in _HIDDEN:
+            libc.mount("tmpfs", root / name, "tmpfs", libc.MS_RDONLY, "size=4k,mode=0755")
+        libc.mount("tmpfs", root / "run", "tmpfs", 0, "size=16m,mode=0755")
+    except OSError as e:
+        raise LabError(
+            f"cannot build the guest's view of the files: {e} (needs CAP_SYS_ADMIN, Linux 5.12)"
+        ) from e
+    return Tree(root)
+
+
+def mounts_of_type(mountinfo: str, types: Iterable[str]) -> list[str]:
+    """The mount points of some filesystem types: outermost only, the last mounted first."""
+    wanted = frozenset(types)
+    found: list[str] = []
+    for line in mountinfo.splitlines():
+        before, _, after = line.partition(" - ")
+        target = before.split()[4].encode().decode("unicode_escape")
+        if after.split()[0] in wanted and not any(target.startswith(f"{f}/") for f in found):
+            found.append(target)
+    return found[::-1]
+
+
+def _mountinfo() -> str:
+    return Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
