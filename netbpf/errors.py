@@ -153,16 +153,31 @@ class NetlinkError(KernelError):
 
 
 class NotSupportedError(NetbpfError):
-    """This kernel lacks ``feature``; ``since`` is the release that brought it, when known."""
+    """This kernel lacks ``feature``; ``since`` is the release that brought it, when known.
+
+    :param config: the kernel option that it depends on.
+    """
 
     code = "not_supported"
 
-    def __init__(self, feature: str, *, since: str | None = None, hint: str | None = None) -> None:
+    def __init__(
+        self,
+        feature: str,
+        *,
+        since: str | None = None,
+        config: str | None = None,
+        hint: str | None = None,
+    ) -> None:
         self.feature = feature
         self.since = since
-        release = os.uname().release
-        needs = f"; it came with Linux {since}" if since else ""
-        super().__init__(f"{feature} is not supported by this kernel ({release}){needs}", hint=hint)
+        self.config = config
+        needs = [f"Linux {since} or later"] if since else []
+        needs += [config] if config else []
+        super().__init__(
+            f"{feature} is not supported by this kernel ({os.uname().release})"
+            + (f": it needs {' with '.join(needs)}" if needs else ""),
+            hint=hint,
+        )
 
 
 class NotFoundError(NetbpfError):

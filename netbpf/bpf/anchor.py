@@ -1,0 +1,83 @@
+"""Anchors: where in a chain something goes, in words and in the kernel's flags."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from netbpf.bpf.chain import Chain, Entry, Target
+from netbpf.bpf.macros import BPF_F_AFTER, BPF_F_BEFORE, BPF_F_ID, BPF_F_REPLACE
+
+
+@dataclass(frozen=True, slots=True)
+class Landing:
+    """An anchor held against a chain: the position, and how the kernel is told.
+
+    ``relative_id`` is a program's id, 0 for none: by id the kernel asks for no capability.
+    """
+
+    position: int
+    flags: int
+    relative_id: int
+    replaced: Entry | None
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """Where in a chain: first, last, before or after an entry, or in the place of one.
+
+    Nothing given means last. ``replace`` together with ``before`` or ``after`` asks that the
+    replaced entry stand directly there.
+
+    :raises ValueError: two that contradict each other.
+    """
+
+    before: Target | None = None
+    after: Target | None = None
+    replace: Target | None = None
+    first: bool = False
+    last: bool = False
+
+    def __post_init__(self) -> None:
+        given = [
+            word
+            for word, there in (
+                ("first", self.first),
+                ("last", self.last),
+                ("before", self.before is not None),
+                ("after", self.after is not None),
+            )
+            if there
+        ]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} contradict each other")
+        if self.replace is not None and (self.first or self.last):
+            raise ValueError(f"replace and {given[0]} contradict each other")
+
+    @property
+    def needs_chain(self) -> bool:
+        """Whether an entry of the chain is named."""
+        return any(target is not None for target in (self.before, self.after, self.replace))
+
+    def land(self, chain: Chain) -> Landing:
+        """Hold the anchor against ``chain``.
+
+        :raises NotFoundError, AmbiguousError: what it names is not there, or not one.
+        """
+        flags, relative, position = 0, 0, len(chain.entries)
+        if self.first:
+            flags, position = BPF_F_BEFORE, 0
+        elif self.last:
+            flags = BPF_F_AFTER
+        elif self.before is not None:
+            entry = chain.find(self.before)
+            flags, relative = BPF_F_BEFORE | BPF_F_ID, entry.prog_id
+            position = entry.position
+        elif self.after is not None:
+            entry = chain.find(self.after)
+            flags, relative = BPF_F_AFTER | BPF_F_ID, entry.prog_id
+            position = entry.position + 1
+        replaced = None
+        if self.replace is not None:
+            replaced = chain.find(self.replace)
+            flags, position = flags | BPF_F_REPLACE, replaced.position
+        return Landing(position, flags, relative, replaced)

@@ -1,0 +1,155 @@
+"""A chain as it was read: its entries in order, its revision, and finding one by reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+from netbpf.bpf.kobject import open_any_pin, wrong_kind
+from netbpf.bpf.link import Link
+from netbpf.bpf.prog import Program, ProgramInfo
+from netbpf.bpf.ref import Ref
+from netbpf.errors import AmbiguousError, NetbpfError, NotFoundError
+
+Target = Program | Link | Ref | str
+"""What can name an entry: an open program or link, or a reference (``"name:first"``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One place in a chain; ``link_id`` is None where the program was attached by itself."""
+
+    position: int
+    prog_id: int
+    link_id: int | None
+
+    def program(self) -> ProgramInfo | None:
+        """What the kernel tells of the program; None when it has gone meanwhile."""
+        return program_info(self.prog_id)
+
+    def __str__(self) -> str:
+        try:
+            info = self.program()
+        except NetbpfError:
+            # Not permitted to look: the id is all there is to say.
+            info = None
+        name = f"{info.name} (id:{self.prog_id})" if info and info.name else f"id:{self.prog_id}"
+        return f"{name} by link:{self.link_id}" if self.link_id else name
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """The programs at a hook in the order in which they run.
+
+    ``revision`` is what the kernel said with them; for an empty netkit side it cannot be relied on
+    (drivers/net/netkit.c: netkit_entry_fetch), see ``guard``.
+    """
+
+    ifindex: int
+    hook: str
+    revision: int
+    entries: tuple[Entry, ...]
+
+    @property
+    def guard(self) -> int:
+        """The revision to expect in a change; 0 (do not check) where the chain is empty."""
+        return self.revision if self.entries else 0
+
+    def find(self, target: Target) -> Entry:
+        """The entry that ``target`` names.
+
+        :raises NotFoundError: none does.
+        :raises AmbiguousError: more than one does.
+        """
+        ref = Ref.parse(target) if isinstance(target, str) else target
+        matches = matcher(ref)
+        found = [entry for entry in self.entries if matches(entry)]
+        if not found:
+            here = ", ".join(f"{entry.position} {entry}" for entry in self.entries)
+            raise NotFoundError(
+                *_words(ref),
+                where=f"in the chain at {self.hook}",
+                hint=f"there are: {here}" if here else "the chain is empty",
+            )
+        if len(found) > 1:
+            raise AmbiguousError("program", str(ref), [f"{e.position} {e}" for e in found])
+        return found[0]
+
+    def with_program(self, prog_id: int) -> Entry | None:
+        """The entry that runs this program."""
+        return next((entry for entry in self.entries if entry.prog_id == prog_id), None)
+
+    def with_link(self, link_id: int) -> Entry | None:
+        """The entry that this link owns."""
+        return next((entry for entry in self.entries if entry.link_id == link_id), None)
+
+
+def matcher(target: Target) -> Callable[[Entry], bool]:
+    """The test whether an entry is what ``target`` names."""
+    ref = Ref.parse(target) if isinstance(target, str) else target
+    if isinstance(ref, Program):
+        return _has_program(ref.id)
+    if isinstance(ref, Link):
+        return _has_link(ref.id)
+    match ref.kind:
+        case "id":
+            return _has_program(ref.number)
+        case "link":
+            return _has_link(ref.number)
+        case "pin":
+            with open_pin(ref.value) as pinned:
+                return (_has_link if isinstance(pinned, Link) else _has_program)(pinned.id)
+        case "name":
+            # The kernel keeps the first 15 characters.
+            return lambda e: (info := e.program()) is not None and info.name == ref.value[:15]
+        case "tag":
+            return lambda e: (info := e.program()) is not None and info.tag == ref.value
+
+
+def _has_program(number: int) -> Callable[[Entry], bool]:
+    return lambda entry: entry.prog_id == number
+
+
+def _has_link(number: int) -> Callable[[Entry], bool]:
+    return lambda entry: entry.link_id == number
+
+
+def _words(ref: Program | Link | Ref) -> tuple[str, str]:
+    if isinstance(ref, Program):
+        return "program", f"id:{ref.id}"
+    if isinstance(ref, Link):
+        return "link", f"link:{ref.id}"
+    return ("link" if ref.kind == "link" else "program"), str(ref)
+
+
+def open_pin(path: str) -> Program | Link:
+    """The program or link pinned at ``path``.
+
+    :raises NotFoundError: nothing is there.
+    :raises NetbpfError: what is there is no pin, or pins something else.
+    """
+    fd, kind = open_any_pin(path, "program or link")
+    if kind == Link.kind:
+        return Link(fd)
+    if kind == Program.kind:
+        return Program(fd)
+    fd.close()
+    raise wrong_kind(path, kind, "program or link")
+
+
+@lru_cache(maxsize=4096)
+def _program_info(number: int) -> ProgramInfo:
+    with Program.from_id(number) as prog:
+        return prog.info()
+
+
+def program_info(number: int) -> ProgramInfo | None:
+    """What the kernel tells of the program with that id; None when it has gone.
+
+    Kept: the kernel gives no id twice for a long while.
+    """
+    try:
+        return _program_info(number)
+    except NotFoundError:
+        return None

@@ -1,0 +1,73 @@
+"""A descriptor with an owner."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import warnings
+from types import TracebackType
+from typing import Self
+
+
+class FD:
+    """Owns one file descriptor and closes it once.
+
+    Never 0: the kernel reads 0 in ``union bpf_attr`` as "none", so a descriptor 0 is moved up.
+    A leaked one is closed with a ResourceWarning.
+    """
+
+    __slots__ = ("__weakref__", "_fd")
+
+    def __init__(self, fd: int) -> None:
+        if fd < 0:
+            raise ValueError(f"not a file descriptor: {fd}")
+        if fd == 0:
+            fd = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 3)
+            os.close(0)
+        self._fd = fd
+
+    def fileno(self) -> int:
+        """The descriptor's number; ValueError once it is closed."""
+        if self._fd < 0:
+            raise ValueError("the descriptor is closed")
+        return self._fd
+
+    @property
+    def closed(self) -> bool:
+        """Whether the descriptor is closed, or was given away."""
+        return self._fd < 0
+
+    def close(self) -> None:
+        """Close the descriptor; a second call does nothing."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def detach(self) -> int:
+        """Give the descriptor to the caller, who closes it from now on."""
+        fd = self.fileno()
+        self._fd = -1
+        return fd
+
+    def dup(self) -> FD:
+        """A second descriptor for the same kernel object, with an owner of its own."""
+        return FD(fcntl.fcntl(self.fileno(), fcntl.F_DUPFD_CLOEXEC, 3))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"FD({self._fd})" if self._fd >= 0 else "FD(closed)"
+
+    def __del__(self) -> None:
+        if getattr(self, "_fd", -1) >= 0:
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
+            self.close()

@@ -1,0 +1,169 @@
+"""What programs, maps and links have in common: a descriptor, an id, pins."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from types import TracebackType
+from typing import ClassVar, Self
+
+from netbpf.bpf import syscall
+from netbpf.bpf.fd import FD
+from netbpf.errors import BpfError, NetbpfError, NotFoundError
+
+# What /proc/PID/fd/N points to, by kind (kernel/bpf/syscall.c: anon_inode_getfd).
+ANON_INODES = {
+    "anon_inode:bpf-prog": "program",
+    "anon_inode:bpf-map": "map",
+    "anon_inode:bpf_link": "link",
+    "anon_inode:[perf_event]": "perf event",
+    "anon_inode:btf": "btf",
+}
+
+
+def kind_of(fd: int) -> str:
+    """What the descriptor refers to: program, map, link, btf, or what /proc calls it."""
+    target = os.readlink(f"/proc/self/fd/{fd}")
+    return ANON_INODES.get(target, target)
+
+
+def refused(operation: str, error: OSError) -> BpfError:
+    """The error of an object's own operation, with the capability that was missing."""
+    number = error.errno or errno.EIO
+    if number == errno.EPERM:
+        return BpfError(
+            operation,
+            number,
+            "not permitted",
+            hint="needs CAP_SYS_ADMIN to go by id, CAP_BPF otherwise (run as root)",
+        )
+    return BpfError(operation, number)
+
+
+def open_any_pin(path: str, wanted: str) -> tuple[FD, str]:
+    """What is pinned at ``path``, and which kind of object it is.
+
+    :param wanted: the kind that is looked for, for the message.
+    :raises NotFoundError: nothing is there.
+    :raises NetbpfError: what is there is no pin.
+    """
+    try:
+        fd = FD(syscall.obj_get(path))
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            raise NotFoundError(f"pinned {wanted}", path) from error
+        if error.errno == errno.EACCES and os.path.exists(path):
+            # kernel/bpf/inode.c: bpf_inode_type has this answer for what is no pin.
+            raise NetbpfError(
+                f"{path} is not a pin",
+                code="not_a_pin",
+                hint="a pin lies on a bpffs, usually below /sys/fs/bpf",
+            ) from error
+        raise refused(f"open pin {path}", error) from error
+    return fd, kind_of(fd.fileno())
+
+
+def wrong_kind(path: str, found: str, wanted: str) -> NetbpfError:
+    """The error of a pin that holds another kind of object."""
+    return NetbpfError(f"{path} pins a {found}, not a {wanted}", code="wrong_kind")
+
+
+class KernelObject:
+    """An open BPF object; closing it lets go of it, the object lives while anybody holds it."""
+
+    kind: ClassVar[str]
+    _next_id_cmd: ClassVar[int]
+    _fd_by_id_cmd: ClassVar[int]
+
+    def __init__(self, fd: FD) -> None:
+        self._fd = fd
+
+    @classmethod
+    def from_fd(cls, fd: int) -> Self:
+        """A second descriptor for what ``fd`` refers to; ``fd`` stays the caller's.
+
+        :raises ValueError: when it refers to something of another kind.
+        """
+        found = kind_of(fd)
+        if found != cls.kind:
+            raise ValueError(f"descriptor {fd} is a {found}, not a {cls.kind}")
+        return cls(FD(os.dup(fd)))
+
+    @classmethod
+    def from_id(cls, number: int) -> Self:
+        """The object with that id.
+
+        Needs CAP_SYS_ADMIN (kernel/bpf/syscall.c: bpf_prog_get_fd_by_id and its like).
+
+        :raises NotFoundError: there is none.
+        :raises BpfError: not permitted.
+        """
+        if not 0 < number < 2**32:
+            raise NotFoundError(cls.kind, f"with id {number}")
+        try:
+            return cls(FD(syscall.get_fd_by_id(cls._fd_by_id_cmd, number)))
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                raise NotFoundError(cls.kind, f"with id {number}") from error
+            raise refused(f"open {cls.kind} {number}", error) from error
+
+    @classmethod
+    def from_pin(cls, path: str) -> Self:
+        """The object pinned at ``path``.
+
+        :raises NotFoundError: nothing is there.
+        :raises NetbpfError: what is there is not a pin, or pins another kind of object.
+        """
+        fd, kind = open_any_pin(path, cls.kind)
+        if kind != cls.kind:
+            fd.close()
+            raise wrong_kind(path, kind, cls.kind)
+        return cls(fd)
+
+    @classmethod
+    def ids(cls) -> Iterator[int]:
+        """The ids of all objects of this kind, rising. Needs CAP_SYS_ADMIN."""
+        number = 0
+        while True:
+            try:
+                number = syscall.get_next_id(cls._next_id_cmd, number)
+            except OSError as error:
+                if error.errno == errno.ENOENT:
+                    return
+                raise refused(f"list {cls.kind}s", error) from error
+            yield number
+
+    def fileno(self) -> int:
+        """The descriptor's number."""
+        return self._fd.fileno()
+
+    @property
+    def closed(self) -> bool:
+        """Whether this handle was closed."""
+        return self._fd.closed
+
+    def pin(self, path: str) -> None:
+        """Give the object a name on a bpffs, which keeps it alive.
+
+        :raises BpfError: the kernel refused; the reason says why.
+        """
+        # pin.py knows the file system; it is imported late because it reads links back.
+        from netbpf.bpf import pin
+
+        pin.create(self.fileno(), path, self.kind)
+
+    def close(self) -> None:
+        """Let go of the object; a second call does nothing."""
+        self._fd.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

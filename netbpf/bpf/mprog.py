@@ -1,0 +1,318 @@
+"""Changing the chain of programs at a device's hook: what tcx and netkit share.
+
+The kernel's side is kernel/bpf/mprog.c. A chain holds at most 63 programs, each at most once; its
+revision rises with every change. Functions take an ifindex and act in the network namespace where
+the calling thread stands.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TypeVar
+
+from netbpf.bpf import mprog_refusal, syscall, uapi
+from netbpf.bpf.anchor import Anchor
+from netbpf.bpf.chain import Chain, Entry, Target, matcher
+from netbpf.bpf.fd import FD
+from netbpf.bpf.hook import Hook, query
+from netbpf.bpf.link import Link
+from netbpf.bpf.macros import BPF_F_REPLACE
+from netbpf.bpf.prog import Program
+from netbpf.errors import ConflictError, StaleRevisionError
+
+_TRIES = 8
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """What an attach or update made.
+
+    ``position`` and ``revision`` are those of the chain read back afterwards; ``position`` is None
+    when somebody else took the program out again by then. ``link`` is open and the caller's: closed
+    without a pin, it takes the program with it.
+    """
+
+    ifindex: int
+    hook: str
+    position: int | None
+    revision: int
+    prog_id: int
+    link_id: int | None
+    link: Link | None = None
+    old_prog_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What a detach took out, and the chain's revision afterwards."""
+
+    ifindex: int
+    hook: str
+    entry: Entry
+    revision: int
+
+
+class Hooks:
+    """The hooks of one kind, and what can be done at them."""
+
+    def __init__(self, *hooks: Hook) -> None:
+        self._hooks = {hook.name: hook for hook in hooks}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The hooks' names."""
+        return tuple(self._hooks)
+
+    def hook(self, name: str) -> Hook:
+        """The hook of that name; ValueError when there is none."""
+        try:
+            return self._hooks[name]
+        except KeyError:
+            raise ValueError(f"no hook {name}: it is {' or '.join(self._hooks)}") from None
+
+    def chain(self, ifindex: int, hook: str) -> Chain:
+        """The programs at the hook, in order, and the revision.
+
+        Needs CAP_NET_ADMIN in the initial user namespace.
+
+        :raises BpfError, NotFoundError, NotSupportedError: refused, and why.
+        """
+        place = self.hook(hook)
+        try:
+            return query(ifindex, place)
+        except OSError as error:
+            raise mprog_refusal.of_query(place, ifindex, error) from error
+
+    def attach(
+        self,
+        ifindex: int,
+        hook: str,
+        prog: Program,
+        *,
+        before: Target | None = None,
+        after: Target | None = None,
+        replace: Target | None = None,
+        first: bool = False,
+        last: bool = False,
+        link: bool = True,
+        expected_revision: int | None = None,
+    ) -> Placed:
+        """Put ``prog`` into the chain, last unless told otherwise.
+
+        What is named is looked up in the chain, and the change is made only to the chain that was
+        read: when it moved meanwhile it is read again, unless ``expected_revision`` says which one
+        is meant. ``replace`` puts a program in the place of another one, which no link owns.
+
+        :param link: attach by a bpf_link, which is returned open and whose closing detaches; False
+            attaches the program itself, until it is detached.
+        :param expected_revision: refuse unless the chain is at this revision; 0 does not check.
+        :raises StaleRevisionError: the chain is at another revision.
+        :raises NotFoundError, AmbiguousError: what was named is not there, or not one.
+        :raises BpfError: the kernel refused; the message holds the condition.
+        :raises NotSupportedError: the kernel has no such hook.
+        """
+        place, anchor = self.hook(hook), Anchor(before, after, replace, first, last)
+        if link and replace is not None:
+            raise ValueError(
+                "the kernel lets no new link replace an entry (BPF_LINK_CREATE takes no "
+                "BPF_F_REPLACE): replace without a link, or update the entry"
+            )
+
+        def change() -> Link | None:
+            chain = Chain(ifindex, hook, 0, ())
+            if anchor.needs_chain:
+                chain = self.chain(ifindex, hook)
+            revision = chain.guard if expected_revision is None else expected_revision
+            landing = anchor.land(chain)
+            if link:
+                return _create_link(
+                    place, ifindex, prog, landing.flags, landing.relative_id, revision
+                )
+            with ExitStack() as held:
+                old = None
+                if landing.replaced is not None:
+                    old = held.enter_context(Program.from_id(landing.replaced.prog_id))
+                _attach_prog(
+                    place,
+                    ifindex,
+                    prog,
+                    flags=landing.flags,
+                    relative_id=landing.relative_id,
+                    replace=old,
+                    revision=revision,
+                )
+            return None
+
+        made = self._guarded(place, ifindex, change, "attach to", prog, expected_revision)
+        try:
+            return self._placed(ifindex, hook, prog, made)
+        except BaseException:
+            if made is not None:
+                made.close()
+            raise
+
+    def detach(
+        self, ifindex: int, hook: str, target: Target, *, expected_revision: int | None = None
+    ) -> Removed:
+        """Take what ``target`` names out of the chain, never anything else.
+
+        An entry that a link owns is taken out by detaching the link, whoever else holds it: the
+        link becomes defunct and its pins stay. The kernel has no revision guard for
+        that; the link's id names it for certain.
+
+        :raises StaleRevisionError, NotFoundError, AmbiguousError, BpfError: as for ``attach``.
+        """
+        place = self.hook(hook)
+
+        def change() -> Entry:
+            chain = self.chain(ifindex, hook)
+            if expected_revision not in (None, 0, chain.revision):
+                raise StaleRevisionError(
+                    mprog_refusal.operation("detach from", place, ifindex),
+                    expected=expected_revision or 0,
+                    current=chain.revision,
+                )
+            entry = chain.find(target)
+            if entry.link_id is not None:
+                with Link.from_id(entry.link_id) as owner:
+                    owner.detach()
+            else:
+                with Program.from_id(entry.prog_id) as prog:
+                    attr = uapi.ProgAttachAttr(attach_type=place.attach_type)
+                    attr.target_ifindex = ifindex
+                    attr.attach_bpf_fd = prog.fileno()
+                    attr.expected_revision = chain.revision
+                    syscall.prog_detach(attr)
+            return entry
+
+        entry = self._guarded(place, ifindex, change, "detach from", None, expected_revision)
+        return Removed(ifindex, hook, entry, self.chain(ifindex, hook).revision)
+
+    def update(
+        self,
+        ifindex: int,
+        hook: str,
+        target: Target,
+        prog: Program,
+        *,
+        old: Target | None = None,
+        expected_revision: int | None = None,
+    ) -> Placed:
+        """Put ``prog`` in the place of what ``target`` names, with no packet unserved.
+
+        A link's program is exchanged under the link, which stays.
+
+        :param old: refuse unless the place is held by this.
+        :raises ConflictError: something else than ``old`` holds the place.
+        :raises StaleRevisionError, NotFoundError, AmbiguousError, BpfError: as for ``attach``.
+        """
+        place = self.hook(hook)
+
+        def change() -> Entry:
+            chain = self.chain(ifindex, hook)
+            if expected_revision not in (None, 0, chain.revision):
+                raise StaleRevisionError(
+                    mprog_refusal.operation("update", place, ifindex),
+                    expected=expected_revision or 0,
+                    current=chain.revision,
+                )
+            entry = chain.find(target)
+            if old is not None and not matcher(old)(entry):
+                raise ConflictError(
+                    f"position {entry.position} is held by {entry}",
+                    hint="look at the chain again, then decide",
+                )
+            with Program.from_id(entry.prog_id) as current:
+                if entry.link_id is not None:
+                    with Link.from_id(entry.link_id) as owner:
+                        syscall.link_update(
+                            owner.fileno(), prog.fileno(), current.fileno(), BPF_F_REPLACE
+                        )
+                else:
+                    _attach_prog(
+                        place,
+                        ifindex,
+                        prog,
+                        flags=BPF_F_REPLACE,
+                        replace=current,
+                        revision=chain.revision,
+                    )
+            return entry
+
+        entry = self._guarded(place, ifindex, change, "update", prog, expected_revision)
+        return self._placed(ifindex, hook, prog, None, entry)
+
+    def _guarded(
+        self,
+        place: Hook,
+        ifindex: int,
+        change: Callable[[], T],
+        verb: str,
+        prog: Program | None,
+        expected: int | None,
+    ) -> T:
+        """Read and change until nobody came between; then say why not."""
+        for attempt in range(_TRIES):
+            try:
+                return change()
+            except OSError as error:
+                moved = error.errno == errno.ESTALE or (
+                    verb == "update" and error.errno == errno.EPERM
+                )
+                if moved and expected is None and attempt < _TRIES - 1:
+                    continue
+                raise mprog_refusal.of_change(
+                    place, ifindex, verb, error, prog, expected
+                ) from error
+        raise AssertionError("the last try returns or raises")
+
+    def _placed(
+        self, ifindex: int, hook: str, prog: Program, link: Link | None, old: Entry | None = None
+    ) -> Placed:
+        chain, number = self.chain(ifindex, hook), prog.id
+        entry = chain.with_program(number)
+        return Placed(
+            ifindex=ifindex,
+            hook=hook,
+            position=entry.position if entry else None,
+            revision=chain.revision,
+            prog_id=number,
+            link_id=link.id if link else (old.link_id if old else None),
+            link=link,
+            old_prog_id=old.prog_id if old else None,
+        )
+
+
+def _create_link(
+    place: Hook, ifindex: int, prog: Program, flags: int, relative_id: int, revision: int
+) -> Link:
+    attr = uapi.LinkCreateAttr(attach_type=place.attach_type, flags=flags)
+    attr.prog_fd, attr.target_ifindex = prog.fileno(), ifindex
+    order = getattr(attr, place.member)
+    order.relative_id, order.expected_revision = relative_id, revision
+    return Link(FD(syscall.link_create(attr)))
+
+
+def _attach_prog(
+    place: Hook,
+    ifindex: int,
+    prog: Program,
+    *,
+    flags: int,
+    relative_id: int = 0,
+    replace: Program | None = None,
+    revision: int,
+) -> None:
+    attr = uapi.ProgAttachAttr(
+        attach_type=place.attach_type, attach_flags=flags, expected_revision=revision
+    )
+    attr.target_ifindex, attr.attach_bpf_fd = ifindex, prog.fileno()
+    attr.relative_id = relative_id
+    if replace is not None:
+        attr.replace_bpf_fd = replace.fileno()
+    syscall.prog_attach(attr)

@@ -1,0 +1,210 @@
+"""Programs: loading one, finding one, asking about it, running it."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+from dataclasses import dataclass
+
+from netbpf.bpf import syscall, uapi, verifier_log
+from netbpf.bpf.fd import FD
+from netbpf.bpf.kobject import KernelObject, refused
+from netbpf.errors import BpfError, VerifierError
+
+_LOG_FIRST = 1 << 18
+# The kernel takes up to UINT_MAX >> 2 (kernel/bpf/log.c); nobody reads a log larger than this.
+_LOG_LAST = 1 << 26
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramInfo:
+    """What the kernel tells of a program.
+
+    ``name`` holds at most 15 characters, ``tag`` is hex, times are in nanoseconds (``load_time``
+    since boot), ``type`` is the kernel's number and ``type_name`` its word.
+    """
+
+    id: int
+    type: int
+    name: str
+    tag: str
+    load_time: int
+    map_ids: tuple[int, ...]
+    btf_id: int
+    run_count: int
+    run_time: int
+
+    @property
+    def type_name(self) -> str:
+        """The program type in the kernel's word, ``sched_cls``."""
+        return uapi.PROG_TYPE_NAMES.get(self.type, str(self.type))
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """One BPF_PROG_TEST_RUN: the program's return value, the packet after it, ns per run."""
+
+    retval: int
+    data_out: bytes
+    duration: int
+
+
+class Program(KernelObject):
+    """A loaded program."""
+
+    kind = "program"
+    _next_id_cmd = uapi.BPF_PROG_GET_NEXT_ID
+    _fd_by_id_cmd = uapi.BPF_PROG_GET_FD_BY_ID
+
+    @property
+    def id(self) -> int:
+        """The program's id."""
+        return self.info().id
+
+    def info(self) -> ProgramInfo:
+        """Ask the kernel about the program.
+
+        Since Linux 4.13 (kernel/bpf/syscall.c: bpf_prog_get_info_by_fd).
+        """
+        raw = uapi.ProgInfo()
+        try:
+            syscall.obj_get_info(self.fileno(), raw)
+            map_ids: tuple[int, ...] = ()
+            if raw.nr_map_ids:
+                ids = (ctypes.c_uint32 * raw.nr_map_ids)()
+                again = uapi.ProgInfo(nr_map_ids=len(ids), map_ids=ctypes.addressof(ids))
+                syscall.obj_get_info(self.fileno(), again)
+                map_ids = tuple(ids[: again.nr_map_ids])
+        except OSError as error:
+            raise refused("ask about a program", error) from error
+        return ProgramInfo(
+            id=raw.id,
+            type=raw.type,
+            name=bytes(raw.name).split(b"\0")[0].decode(errors="replace"),
+            tag=bytes(raw.tag).hex(),
+            load_time=raw.load_time,
+            map_ids=map_ids,
+            btf_id=raw.btf_id,
+            run_count=raw.run_cnt,
+            run_time=raw.run_time_ns,
+        )
+
+    def test_run(self, data: bytes, *, repeat: int = 1) -> RunResult:
+        """Run the program over ``data`` (a whole Ethernet frame for the networking types).
+
+        :raises BpfError: the kernel cannot run this type, or not over so little data.
+        """
+        source = ctypes.create_string_buffer(data, len(data))
+        # A program may grow the packet; the kernel answers ENOSPC past the end of the buffer.
+        target = ctypes.create_string_buffer(len(data) + 4096)
+        attr = uapi.TestRunAttr(prog_fd=self.fileno(), repeat=repeat)
+        attr.data_in, attr.data_size_in = ctypes.addressof(source), len(data)
+        attr.data_out, attr.data_size_out = ctypes.addressof(target), len(target)
+        try:
+            syscall.prog_test_run(attr)
+        except OSError as error:
+            raise refused("run a program", error) from error
+        return RunResult(
+            retval=ctypes.c_int32(attr.retval).value,
+            data_out=target.raw[: attr.data_size_out],
+            duration=attr.duration,
+        )
+
+
+def load(
+    prog_type: int,
+    insns: bytes,
+    *,
+    license: str = "GPL",
+    name: str = "",
+    expected_attach_type: int = 0,
+    flags: int = 0,
+    btf_fd: int = 0,
+    func_info: bytes = b"",
+    func_info_rec_size: int = 0,
+    line_info: bytes = b"",
+    line_info_rec_size: int = 0,
+    attach_btf_id: int = 0,
+    attach_fd: int = 0,
+    kern_version: int = 0,
+    log_level: int = 0,
+) -> Program:
+    """Load one program: first without a log, and again with one only when it was refused.
+
+    :param insns: the instructions in native byte order, 8 bytes each.
+    :raises VerifierError: with the whole log; its message holds the last meaningful lines.
+    :raises BpfError: refused before the verifier looked.
+    """
+    if not insns or len(insns) % 8:
+        raise ValueError(f"{len(insns)} bytes are no whole number of instructions")
+    # create_string_buffer keeps each piece alive and in place until the call is over.
+    pieces = {
+        "insns": ctypes.create_string_buffer(insns, len(insns)),
+        "license": ctypes.create_string_buffer(license.encode()),
+        "func_info": ctypes.create_string_buffer(func_info, len(func_info)),
+        "line_info": ctypes.create_string_buffer(line_info, len(line_info)),
+    }
+    attr = uapi.ProgLoadAttr(
+        prog_type=prog_type,
+        insn_cnt=len(insns) // 8,
+        expected_attach_type=expected_attach_type,
+        prog_flags=flags,
+        prog_btf_fd=btf_fd,
+        attach_btf_id=attach_btf_id,
+        kern_version=kern_version,
+    )
+    attr.prog_name = syscall.object_name(name)
+    attr.insns = ctypes.addressof(pieces["insns"])
+    attr.license = ctypes.addressof(pieces["license"])
+    if attach_fd:
+        attr.attach_prog_fd = attach_fd
+    if func_info:
+        attr.func_info = ctypes.addressof(pieces["func_info"])
+        attr.func_info_rec_size = func_info_rec_size
+        attr.func_info_cnt = len(func_info) // func_info_rec_size
+    if line_info:
+        attr.line_info = ctypes.addressof(pieces["line_info"])
+        attr.line_info_rec_size = line_info_rec_size
+        attr.line_info_cnt = len(line_info) // line_info_rec_size
+    try:
+        return Program(FD(syscall.prog_load(attr)))
+    except OSError as error:
+        raise _load_refused(attr, name, error, log_level or 1) from error
+
+
+def _load_refused(
+    attr: ctypes.Structure, name: str, error: OSError, log_level: int
+) -> BpfError | VerifierError:
+    operation = f"load program {name}" if name else "load a program"
+    number = error.errno or errno.EIO
+    log = _log_of(attr, log_level)
+    if log:
+        return VerifierError(operation, number, verifier_log.excerpt(log), log=log)
+    if number == errno.EPERM:
+        return BpfError(
+            operation,
+            number,
+            "not permitted",
+            hint="needs CAP_BPF, and CAP_NET_ADMIN for a networking type (run as root)",
+        )
+    if number == errno.EINVAL:
+        return BpfError(
+            operation, number, "the kernel knows no such program type, flag or attach type"
+        )
+    return BpfError(operation, number)
+
+
+def _log_of(attr: ctypes.Structure, log_level: int) -> str:
+    """The verifier log of a program that was refused, asked for again until it fits."""
+    size = _LOG_FIRST
+    while True:
+        log = ctypes.create_string_buffer(size)
+        attr.log_buf, attr.log_size, attr.log_level = ctypes.addressof(log), size, log_level
+        try:
+            # It was refused a moment ago; should it pass now, it is not what was asked for.
+            FD(syscall.prog_load(attr)).close()
+        except OSError as error:
+            if error.errno == errno.ENOSPC and size < _LOG_LAST:
+                size *= 8
+                continue
+        return log.value.decode(errors="replace").strip()

@@ -1,0 +1,37 @@
+"""The lines of a verifier log that say what was wrong."""
+
+from __future__ import annotations
+
+import re
+
+# "; source text @ file.c:12" and, before Linux 6.9, "; source text" alone (kernel/bpf/log.c).
+_SOURCE = re.compile(r"^; .*")
+_INSTRUCTION = re.compile(r"^\d+: \([0-9a-f]{2}\) ")
+_STATE = re.compile(
+    r"^(\d+: )?(R\d+(_[rw]+)?=|frame\d+: |caller:|callee:|from \d+ to \d+|last_idx |regs=|parent )"
+)
+_SUMMARY = re.compile(
+    r"^(processed \d+ insns|verification time|stack depth|mark_precise|Validating |func#\d+)"
+)
+
+
+def excerpt(log: str, lines: int = 4) -> str:
+    """The verifier's own words at the end of ``log``, then the source line they speak of.
+
+    Instructions and registers are left out; a log without any words gives its last line.
+    """
+    words: list[str] = []
+    source = ""
+    for line in reversed(log.splitlines()):
+        text = line.strip()
+        if not text or any(p.match(text) for p in (_SUMMARY, _STATE, _INSTRUCTION)):
+            continue
+        if _SOURCE.match(text):
+            source = text[2:]
+            break
+        if len(words) < lines:
+            words.append(text)
+    if not words:
+        return log.splitlines()[-1].strip() if log else ""
+    said = "; ".join(reversed(words))
+    return f"{said} (at {source})" if source else said
