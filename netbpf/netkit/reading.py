@@ -1,0 +1,137 @@
+"""Reading netkit devices: from what the kernel lists to `Device`, the other end included."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from netbpf.errors import KernelError, NotFoundError
+from netbpf.netkit.model import Device, Mode, Pairing, Peer, Policy, Scrub
+from netbpf.netlink import addresses, links, nsids
+from netbpf.netlink import netkit as uapi
+from netbpf.netlink.rtnl import Rtnl
+from netbpf.netns import NetNS, list_names, pids_by_inode
+
+MODES: dict[int, Mode] = {uapi.L2: "l2", uapi.L3: "l3"}
+POLICIES: dict[int, Policy] = {uapi.PASS: "forward", uapi.DROP: "blackhole"}
+SCRUBS: dict[int, Scrub] = {uapi.SCRUB_NONE: "none", uapi.SCRUB_DEFAULT: "default"}
+PAIRINGS: dict[int, Pairing] = {uapi.PAIR: "pair", uapi.SINGLE: "single"}
+
+
+class Neighbours:
+    """The namespaces that the socket's namespace has ids for, as a person would write them."""
+
+    def __init__(self, rtnl: Rtnl) -> None:
+        self._rtnl = rtnl
+        self._names: dict[int, str] | None = None
+        self._pids: dict[int, str] | None = None
+
+    def reference(self, nsid: int) -> str:
+        """A name under /run/netns, ``pid:N`` of a process inside, or else ``nsid:N``."""
+        if self._names is None:
+            self._names = self._by_nsid(list_names())
+        if nsid in self._names:
+            return self._names[nsid]
+        if self._pids is None:
+            self._pids = self._by_nsid(f"pid:{pids[0]}" for pids in pids_by_inode().values())
+        return self._pids.get(nsid, f"nsid:{nsid}")
+
+    def _by_nsid(self, references: Iterable[str]) -> dict[int, str]:
+        found: dict[int, str] = {}
+        for reference in references:
+            try:
+                with NetNS.parse(reference) as ns:
+                    nsid = nsids.get(self._rtnl, ns)
+            except (NotFoundError, KernelError, ValueError):
+                # Gone meanwhile, or not ours to look into.
+                continue
+            if nsid is not None:
+                found.setdefault(nsid, reference)
+        return found
+
+
+class Reader:
+    """Turns links into devices, asking for the other ends and the addresses as needed."""
+
+    def __init__(self, rtnl: Rtnl, known: Iterable[links.Link] = ()) -> None:
+        self._rtnl = rtnl
+        self._known = {link.ifindex: link for link in known}
+        self._neighbours = Neighbours(rtnl)
+
+    def device(self, link: links.Link, addrs: Mapping[int, list[str]]) -> Device:
+        """The `Device` that ``link`` shows; ``addrs`` holds addresses by ifindex."""
+        data = link.data
+        mode = MODES[data.get("IFLA_NETKIT_MODE", uapi.L3)]
+        return Device(
+            name=link.name,
+            ifindex=link.ifindex,
+            # What a kernel does not tell, it does as here: scrub came with Linux 6.13, headroom and
+            # tailroom with 6.14, singles with 7.1.
+            pairing=PAIRINGS[data.get("IFLA_NETKIT_PAIRING", uapi.PAIR)],
+            primary=bool(data.get("IFLA_NETKIT_PRIMARY", 0)),
+            mode=mode,
+            policy=POLICIES[data.get("IFLA_NETKIT_POLICY", uapi.PASS)],
+            scrub=SCRUBS[data.get("IFLA_NETKIT_SCRUB", uapi.SCRUB_DEFAULT)],
+            headroom=data.get("IFLA_NETKIT_HEADROOM", 0),
+            tailroom=data.get("IFLA_NETKIT_TAILROOM", 0),
+            rx_queues=link.rx_queues,
+            mtu=link.mtu,
+            mac=link.mac if mode == "l2" else None,
+            up=link.up,
+            addrs=tuple(addrs.get(link.ifindex, ())),
+            peer=self._peer(link),
+        )
+
+    def _peer(self, link: links.Link) -> Peer | None:
+        if link.peer_ifindex is None:
+            return None
+        data = link.data
+        return Peer(
+            name=self._peer_name(link.peer_ifindex, link.peer_nsid),
+            ifindex=link.peer_ifindex,
+            netns=None if link.peer_nsid is None else self._neighbours.reference(link.peer_nsid),
+            policy=POLICIES[data.get("IFLA_NETKIT_PEER_POLICY", uapi.PASS)],
+            scrub=SCRUBS[data.get("IFLA_NETKIT_PEER_SCRUB", uapi.SCRUB_DEFAULT)],
+        )
+
+    def _peer_name(self, ifindex: int, nsid: int | None) -> str | None:
+        if nsid is None and ifindex in self._known:
+            return self._known[ifindex].name
+        try:
+            return links.get(self._rtnl, ifindex, nsid=nsid).name
+        except (NotFoundError, KernelError):
+            # Going away at this moment, or in a namespace of a user that we may not act for.
+            return None
+
+
+def read(rtnl: Rtnl, device: int | str) -> Device:
+    """One netkit device of the socket's namespace.
+
+    :raises NotFoundError: there is none of this name or ifindex, or it is no netkit device.
+    """
+    link = netkit_link(rtnl, device)
+    return Reader(rtnl).device(link, addresses.by_device(rtnl, link.ifindex))
+
+
+def read_all(rtnl: Rtnl) -> list[Device]:
+    """All netkit devices of the socket's namespace, by ifindex."""
+    found = links.dump(rtnl, kind=uapi.KIND)
+    if not found:
+        return []
+    reader = Reader(rtnl, found)
+    addrs = addresses.by_device(rtnl)
+    return [reader.device(link, addrs) for link in found]
+
+
+def netkit_link(rtnl: Rtnl, device: int | str) -> links.Link:
+    """The link of a netkit device.
+
+    :raises NotFoundError: there is none of this name or ifindex, or it is no netkit device.
+    """
+    try:
+        link = links.get(rtnl, device)
+    except NotFoundError as error:
+        raise NotFoundError("netkit device", error.name) from error
+    if link.kind != uapi.KIND:
+        what = f"a {link.kind} device" if link.kind else "a device of another kind"
+        raise NotFoundError("netkit device", link.name, hint=f"{link.name} is {what}")
+    return link
