@@ -200,6 +200,12 @@ class Btf:
             raise BtfFormatError(f"there is no type {type_id}")
         return self._words[self._offsets[type_id - self.first_id] + 1] >> 24 & 0x7F
 
+    def position(self, type_id: int) -> int:
+        """Where the type's bytes start in ``data``."""
+        if not self.first_id <= type_id < len(self):
+            raise BtfFormatError(f"there is no type {type_id}")
+        return self.header.types[0] + 4 * self._offsets[type_id - self.first_id]
+
     def ids_of_kind(self, kind: int) -> list[int]:
         """The ids of all types of one kind, the base's included."""
         words = self._words
