@@ -234,10 +234,12 @@ def names(values: Iterable[tuple[str, int]], prefix: str) -> dict[int, str]:
     """Display words by value.
 
     Where two names share a value the later is the kernel's current one, unless it is the one
-    that was renamed to ``…_DEPRECATED``.
+    that was renamed to ``…_DEPRECATED``. BPF_COMMON_ATTRS is a flag among the commands.
     """
     table: dict[int, str] = {}
     for name, value in values:
+        if name == "BPF_COMMON_ATTRS":
+            continue
         if value not in table or not name.endswith("_DEPRECATED"):
             table[value] = name.removeprefix(prefix).lower()
     return table
