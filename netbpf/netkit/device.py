@@ -73,7 +73,7 @@ def add(
     """Make a netkit pair, or a single device, in the namespace of the calling thread.
 
     ``name`` becomes the primary end; programs are attached there, for both ends. Without ``peer``
-    the kernel names the other end ``nkN``, as for ``ip link add type netkit``. A peer inherits
+    the other end is called by the first free ``nkN``, as the kernel does it. A peer inherits
     nothing: policy and scrub are set at both ends (forward and default unless named), ``mtu``,
     ``up``, ``headroom`` and ``tailroom`` hold for both, and the others have their ``peer_…``.
 
@@ -92,6 +92,8 @@ def add(
     with ExitStack() as stack:
         if isinstance(peer_netns, str):
             peer_netns = stack.enter_context(NetNS.parse(peer_netns))
+        if peer_netns is not None and peer_netns.is_current():
+            peer_netns = None
         settings = Settings(
             name=name,
             peer=peer,

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import errno
+import itertools
+import re
+import socket
+from dataclasses import replace
 from typing import Any
 
 from netbpf.errors import KernelError, NotFoundError, NotSupportedError
@@ -29,6 +33,9 @@ _SINCE = {
 _UNKNOWN_KIND = "Unknown device type"
 """The extack of rtnl_newlink (net/core/rtnetlink.c) for a kind the kernel does not have."""
 
+_NUMBERED = re.compile(r"nk[0-9]+")
+_NAME_TRIES = 10
+
 _ADD_MEANINGS = {
     errno.EOPNOTSUPP: Meaning(
         "this kernel's netkit refuses the combination",
@@ -50,19 +57,8 @@ def create(rtnl: Rtnl, peer_rtnl: Rtnl, settings: Settings) -> int:
     :raises NotSupportedError: this kernel has no netkit.
     :raises NetlinkError: the kernel refused.
     """
-    operation = f"add {settings.name}"
     try:
-        return links.add(
-            rtnl,
-            settings.name,
-            uapi.KIND,
-            data=_data(settings),
-            attributes=given(
-                IFLA_NUM_RX_QUEUES=settings.rx_queues,
-                IFLA_MTU=settings.mtu,
-                IFLA_ADDRESS=settings.mac,
-            ),
-        )
+        return _ask(rtnl, settings)
     except Refusal as error:
         if error.errno == errno.EOPNOTSUPP and error.extack == _UNKNOWN_KIND:
             raise NotSupportedError(
@@ -71,7 +67,46 @@ def create(rtnl: Rtnl, peer_rtnl: Rtnl, settings: Settings) -> int:
         meanings = dict(_ADD_MEANINGS)
         if error.errno == errno.EEXIST:
             meanings[errno.EEXIST] = _who_has_the_name(rtnl, peer_rtnl, settings)
-        raise explained(operation, error, meanings) from error
+        raise explained(f"add {settings.name}", error, meanings) from error
+
+
+def _ask(rtnl: Rtnl, settings: Settings) -> int:
+    for _ in range(_NAME_TRIES):
+        peer = settings.peer or _free_name(settings)
+        try:
+            return links.add(
+                rtnl,
+                settings.name,
+                uapi.KIND,
+                data=_data(replace(settings, peer=peer)),
+                attributes=given(
+                    IFLA_NUM_RX_QUEUES=settings.rx_queues,
+                    IFLA_MTU=settings.mtu,
+                    IFLA_ADDRESS=settings.mac,
+                ),
+            )
+        except Refusal as error:
+            if error.errno != errno.EEXIST or peer == settings.peer or _is_here(settings.name):
+                raise
+            # Somebody took the free name meanwhile: look again.
+            last = error
+    raise last
+
+
+def _free_name(settings: Settings) -> str | None:
+    """A name for the peer where the kernel's own choice could not work, else None.
+
+    The kernel registers the peer first and calls it by the first free nkN: without this, a pair
+    whose other end is to be that very nkN could not be made.
+    """
+    if settings.single or settings.peer_netns is not None or not _NUMBERED.fullmatch(settings.name):
+        return None
+    taken = {name for _, name in socket.if_nameindex()} | {settings.name}
+    return next(name for name in map("nk{}".format, itertools.count()) if name not in taken)
+
+
+def _is_here(name: str) -> bool:
+    return any(name == other for _, other in socket.if_nameindex())
 
 
 def _data(settings: Settings) -> list[tuple[str, Any]]:
@@ -132,14 +167,14 @@ def check_taken(link: links.Link, settings: Settings) -> None:
 def _who_has_the_name(rtnl: Rtnl, peer_rtnl: Rtnl, settings: Settings) -> Meaning:
     """Which of the two names is taken: the kernel does not say."""
     other = "here" if settings.peer_netns is None else f"in {settings.peer_netns}"
-    for socket, name, where in (
+    for ours, name, where in (
         (rtnl, settings.name, "here"),
         (peer_rtnl, settings.peer, other),
     ):
         if name is None:
             continue
         try:
-            links.get(socket, name)
+            links.get(ours, name)
         except (NotFoundError, KernelError):
             continue
         return Meaning(f"there is a device {name} {where} already", "take another name")
