@@ -39,6 +39,14 @@ class LinkInfo:
         return uapi.LINK_TYPE_NAMES.get(self.type, str(self.type))
 
     @property
+    def hook(self) -> str | None:
+        """Where on its device or namespace it attaches: ``ingress``, ``sk_lookup``."""
+        if self.attach_type is None:
+            return None
+        name = uapi.ATTACH_TYPE_NAMES.get(self.attach_type, str(self.attach_type))
+        return name.removeprefix(f"{self.type_name}_")
+
+    @property
     def defunct(self) -> bool:
         """Whether the link is attached to nothing any more."""
         return self.ifindex == 0 or self.netns_inode == 0

@@ -82,8 +82,13 @@ class Map(KernelObject):
         return self.info()
 
     @property
+    def per_cpu(self) -> bool:
+        """Whether each possible CPU has a value of its own."""
+        return self._shape.type in _PER_CPU
+
+    @property
     def _user_value_size(self) -> int:
-        if self._shape.type in _PER_CPU:
+        if self.per_cpu:
             return -(-self._shape.value_size // 8) * 8 * possible_cpus()
         return self._shape.value_size
 
@@ -91,7 +96,7 @@ class Map(KernelObject):
         """The value at ``key``, None when there is none.
 
         A per-CPU map gives the values of all possible CPUs one after another, each padded to a
-        multiple of 8 bytes; ``lookup_per_cpu`` takes them apart.
+        multiple of 8 bytes; ``split`` takes them apart.
         """
         self._check("key", key, self._shape.key_size)
         try:
@@ -101,11 +106,8 @@ class Map(KernelObject):
                 return None
             raise refused(f"look up in map {self._shape.name}", error) from error
 
-    def lookup_per_cpu(self, key: bytes) -> list[bytes]:
-        """The value of each possible CPU at ``key``, empty when there is none."""
-        value = self.lookup(key)
-        if value is None:
-            return []
+    def split(self, value: bytes) -> list[bytes]:
+        """A per-CPU map's value taken apart: one value for each possible CPU."""
         step = len(value) // possible_cpus()
         return [value[i : i + self._shape.value_size] for i in range(0, len(value), step)]
 

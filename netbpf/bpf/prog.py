@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from netbpf.bpf import syscall, uapi, verifier_log
 from netbpf.bpf.fd import FD
 from netbpf.bpf.kobject import KernelObject, refused
-from netbpf.errors import BpfError, VerifierError
+from netbpf.bpf.ref import Ref
+from netbpf.errors import BpfError, NotFoundError, VerifierError
 
 _LOG_FIRST = 1 << 18
 # The kernel takes up to UINT_MAX >> 2 (kernel/bpf/log.c); nobody reads a log larger than this.
@@ -109,6 +110,39 @@ class Program(KernelObject):
             data_out=target.raw[: attr.data_size_out],
             duration=attr.duration,
         )
+
+
+def loaded(ref: Ref | None = None) -> list[ProgramInfo]:
+    """The loaded programs by id; with ``ref`` those that it names. Needs CAP_SYS_ADMIN.
+
+    :raises NotFoundError: ``ref`` names none.
+    """
+    match ref:
+        case Ref(kind="pin"):
+            with Program.from_pin(ref.value) as prog:
+                return [prog.info()]
+        case Ref(kind="id"):
+            with Program.from_id(ref.number) as prog:
+                return [prog.info()]
+        case Ref(kind="link"):
+            raise ValueError(f"{ref} is a link: a program is written id:N or name:NAME")
+    found = []
+    for number in Program.ids():
+        try:
+            with Program.from_id(number) as prog:
+                info = prog.info()
+        except NotFoundError:
+            # It went while we looked around.
+            continue
+        # The kernel keeps the first 15 characters of a name.
+        names_it = ref is None or (
+            info.name == ref.value[:15] if ref.kind == "name" else info.tag == ref.value
+        )
+        if names_it:
+            found.append(info)
+    if ref is not None and not found:
+        raise NotFoundError("loaded program", str(ref))
+    return found
 
 
 def load(

@@ -594,8 +594,10 @@ BPF_F_UPROBE_MULTI_RETURN = 1
 BPF_F_UPROBE_MULTI_PATH_FD = 2
 
 if TYPE_CHECKING:
+
     class MapCreateAttr(Structure):
         """a variant of union bpf_attr"""
+
         map_type: int
         key_size: int
         value_size: int
@@ -617,6 +619,7 @@ if TYPE_CHECKING:
 
     class MapElemAttr(Structure):
         """a variant of union bpf_attr"""
+
         map_fd: int
         key: int
         value: int
@@ -625,6 +628,7 @@ if TYPE_CHECKING:
 
     class MapBatchAttr(Structure):
         """a variant of union bpf_attr"""
+
         in_batch: int
         out_batch: int
         keys: int
@@ -636,6 +640,7 @@ if TYPE_CHECKING:
 
     class ProgLoadAttr(Structure):
         """a variant of union bpf_attr"""
+
         prog_type: int
         insn_cnt: int
         insns: int
@@ -671,6 +676,7 @@ if TYPE_CHECKING:
 
     class ObjPinAttr(Structure):
         """a variant of union bpf_attr"""
+
         pathname: int
         bpf_fd: int
         file_flags: int
@@ -678,6 +684,7 @@ if TYPE_CHECKING:
 
     class ProgAttachAttr(Structure):
         """a variant of union bpf_attr"""
+
         target_fd: int
         target_ifindex: int
         attach_bpf_fd: int
@@ -690,6 +697,7 @@ if TYPE_CHECKING:
 
     class TestRunAttr(Structure):
         """a variant of union bpf_attr"""
+
         prog_fd: int
         retval: int
         data_size_in: int
@@ -708,6 +716,7 @@ if TYPE_CHECKING:
 
     class GetIdAttr(Structure):
         """a variant of union bpf_attr"""
+
         start_id: int
         prog_id: int
         map_id: int
@@ -719,12 +728,14 @@ if TYPE_CHECKING:
 
     class ObjInfoAttr(Structure):
         """a variant of union bpf_attr"""
+
         bpf_fd: int
         info_len: int
         info: int
 
     class ProgQueryAttr(Structure):
         """a variant of union bpf_attr"""
+
         target_fd: int
         target_ifindex: int
         attach_type: int
@@ -740,12 +751,14 @@ if TYPE_CHECKING:
 
     class RawTracepointAttr(Structure):
         """a variant of union bpf_attr"""
+
         name: int
         prog_fd: int
         cookie: int
 
     class BtfLoadAttr(Structure):
         """a variant of union bpf_attr"""
+
         btf: int
         btf_log_buf: int
         btf_size: int
@@ -757,6 +770,7 @@ if TYPE_CHECKING:
 
     class TaskFdQueryAttr(Structure):
         """a variant of union bpf_attr"""
+
         pid: int
         fd: int
         flags: int
@@ -769,6 +783,7 @@ if TYPE_CHECKING:
 
     class LinkCreateAttr(Structure):
         """a variant of union bpf_attr"""
+
         prog_fd: int
         map_fd: int
         target_fd: int
@@ -778,31 +793,42 @@ if TYPE_CHECKING:
         target_btf_id: int
         iter_info: int
         iter_info_len: int
+
         class _PerfEvent(Structure):
             bpf_cookie: int
+
         perf_event: _PerfEvent
+
         class _KprobeMulti(Structure):
             flags: int
             cnt: int
             syms: int
             addrs: int
             cookies: int
+
         kprobe_multi: _KprobeMulti
+
         class _Tracing(Structure):
             target_btf_id: int
             cookie: int
+
         tracing: _Tracing
+
         class _Netfilter(Structure):
             pf: int
             hooknum: int
             priority: int
             flags: int
+
         netfilter: _Netfilter
+
         class _Tcx(Structure):
             relative_fd: int
             relative_id: int
             expected_revision: int
+
         tcx: _Tcx
+
         class _UprobeMulti(Structure):
             path: int
             offsets: int
@@ -812,25 +838,33 @@ if TYPE_CHECKING:
             flags: int
             pid: int
             path_fd: int
+
         uprobe_multi: _UprobeMulti
+
         class _Netkit(Structure):
             relative_fd: int
             relative_id: int
             expected_revision: int
+
         netkit: _Netkit
+
         class _Cgroup(Structure):
             relative_fd: int
             relative_id: int
             expected_revision: int
+
         cgroup: _Cgroup
+
         class _TracingMulti(Structure):
             ids: int
             cookies: int
             cnt: int
+
         tracing_multi: _TracingMulti
 
     class LinkUpdateAttr(Structure):
         """a variant of union bpf_attr"""
+
         link_fd: int
         new_prog_fd: int
         new_map_fd: int
@@ -840,30 +874,36 @@ if TYPE_CHECKING:
 
     class LinkDetachAttr(Structure):
         """a variant of union bpf_attr"""
+
         link_fd: int
 
     class EnableStatsAttr(Structure):
         """a variant of union bpf_attr"""
+
         type: int
 
     class IterCreateAttr(Structure):
         """a variant of union bpf_attr"""
+
         link_fd: int
         flags: int
 
     class ProgBindMapAttr(Structure):
         """a variant of union bpf_attr"""
+
         prog_fd: int
         map_fd: int
         flags: int
 
     class TokenCreateAttr(Structure):
         """a variant of union bpf_attr"""
+
         flags: int
         bpffs_fd: int
 
     class ProgStreamReadAttr(Structure):
         """a variant of union bpf_attr"""
+
         stream_buf: int
         stream_buf_len: int
         stream_id: int
@@ -871,12 +911,14 @@ if TYPE_CHECKING:
 
     class ProgAssocStructOpsAttr(Structure):
         """a variant of union bpf_attr"""
+
         map_fd: int
         prog_fd: int
         flags: int
 
     class ProgInfo(Structure):
         """struct bpf_prog_info"""
+
         type: int
         id: int
         tag: Array[c_uint8]
@@ -918,6 +960,7 @@ if TYPE_CHECKING:
 
     class MapInfo(Structure):
         """struct bpf_map_info"""
+
         type: int
         id: int
         key_size: int
@@ -939,62 +982,88 @@ if TYPE_CHECKING:
 
     class LinkInfo(Structure):
         """struct bpf_link_info"""
+
         type: int
         id: int
         prog_id: int
+
         class _RawTracepoint(Structure):
             tp_name: int
             tp_name_len: int
             cookie: int
+
         raw_tracepoint: _RawTracepoint
+
         class _Tracing(Structure):
             attach_type: int
             target_obj_id: int
             target_btf_id: int
             cookie: int
+
         tracing: _Tracing
+
         class _Cgroup(Structure):
             cgroup_id: int
             attach_type: int
+
         cgroup: _Cgroup
+
         class _Iter(Structure):
             target_name: int
             target_name_len: int
+
             class _Map(Structure):
                 map_id: int
+
             map: _Map
+
             class _Cgroup(Structure):
                 cgroup_id: int
                 order: int
+
             cgroup: _Cgroup
+
             class _Task(Structure):
                 tid: int
                 pid: int
+
             task: _Task
+
         iter: _Iter
+
         class _Netns(Structure):
             netns_ino: int
             attach_type: int
+
         netns: _Netns
+
         class _Xdp(Structure):
             ifindex: int
+
         xdp: _Xdp
+
         class _StructOps(Structure):
             map_id: int
+
         struct_ops: _StructOps
+
         class _Netfilter(Structure):
             pf: int
             hooknum: int
             priority: int
             flags: int
+
         netfilter: _Netfilter
+
         class _KprobeMulti(Structure):
             addrs: int
             count: int
             flags: int
             missed: int
             cookies: int
+
         kprobe_multi: _KprobeMulti
+
         class _UprobeMulti(Structure):
             path: int
             offsets: int
@@ -1004,16 +1073,21 @@ if TYPE_CHECKING:
             count: int
             flags: int
             pid: int
+
         uprobe_multi: _UprobeMulti
+
         class _PerfEvent(Structure):
             type: int
+
             class _Uprobe(Structure):
                 file_name: int
                 name_len: int
                 offset: int
                 cookie: int
                 ref_ctr_offset: int
+
             uprobe: _Uprobe
+
             class _Kprobe(Structure):
                 func_name: int
                 name_len: int
@@ -1021,33 +1095,46 @@ if TYPE_CHECKING:
                 addr: int
                 missed: int
                 cookie: int
+
             kprobe: _Kprobe
+
             class _Tracepoint(Structure):
                 tp_name: int
                 name_len: int
                 cookie: int
+
             tracepoint: _Tracepoint
+
             class _Event(Structure):
                 config: int
                 type: int
                 cookie: int
+
             event: _Event
+
         perf_event: _PerfEvent
+
         class _Tcx(Structure):
             ifindex: int
             attach_type: int
+
         tcx: _Tcx
+
         class _Netkit(Structure):
             ifindex: int
             attach_type: int
+
         netkit: _Netkit
+
         class _Sockmap(Structure):
             map_id: int
             attach_type: int
+
         sockmap: _Sockmap
 
     class BtfInfo(Structure):
         """struct bpf_btf_info"""
+
         btf: int
         btf_size: int
         id: int
@@ -1057,11 +1144,13 @@ if TYPE_CHECKING:
 
     class FuncInfo(Structure):
         """struct bpf_func_info"""
+
         insn_off: int
         type_id: int
 
     class LineInfo(Structure):
         """struct bpf_line_info"""
+
         insn_off: int
         file_name_off: int
         line_off: int
@@ -1069,6 +1158,7 @@ if TYPE_CHECKING:
 
     class CommonAttr(Structure):
         """struct bpf_common_attr"""
+
         log_buf: int
         log_size: int
         log_level: int
@@ -1101,10 +1191,16 @@ _TABLES: dict[str, tuple[Any, ...]] = {
     "MapElemAttr": (
         ("map_fd", "u32"),
         ("key", "u64"),
-        ("", ("union", (
-            ("value", "u64"),
-            ("next_key", "u64"),
-        ))),
+        (
+            "",
+            (
+                "union",
+                (
+                    ("value", "u64"),
+                    ("next_key", "u64"),
+                ),
+            ),
+        ),
         ("flags", "u64"),
     ),
     # a variant of union bpf_attr: 56 bytes
@@ -1140,10 +1236,16 @@ _TABLES: dict[str, tuple[Any, ...]] = {
         ("line_info", "u64"),
         ("line_info_cnt", "u32"),
         ("attach_btf_id", "u32"),
-        ("", ("union", (
-            ("attach_prog_fd", "u32"),
-            ("attach_btf_obj_fd", "u32"),
-        ))),
+        (
+            "",
+            (
+                "union",
+                (
+                    ("attach_prog_fd", "u32"),
+                    ("attach_btf_obj_fd", "u32"),
+                ),
+            ),
+        ),
         ("core_relo_cnt", "u32"),
         ("fd_array", "u64"),
         ("core_relos", "u64"),
@@ -1164,18 +1266,30 @@ _TABLES: dict[str, tuple[Any, ...]] = {
     ),
     # a variant of union bpf_attr: 32 bytes
     "ProgAttachAttr": (
-        ("", ("union", (
-            ("target_fd", "u32"),
-            ("target_ifindex", "u32"),
-        ))),
+        (
+            "",
+            (
+                "union",
+                (
+                    ("target_fd", "u32"),
+                    ("target_ifindex", "u32"),
+                ),
+            ),
+        ),
         ("attach_bpf_fd", "u32"),
         ("attach_type", "u32"),
         ("attach_flags", "u32"),
         ("replace_bpf_fd", "u32"),
-        ("", ("union", (
-            ("relative_fd", "u32"),
-            ("relative_id", "u32"),
-        ))),
+        (
+            "",
+            (
+                "union",
+                (
+                    ("relative_fd", "u32"),
+                    ("relative_id", "u32"),
+                ),
+            ),
+        ),
         ("expected_revision", "u64"),
     ),
     # a variant of union bpf_attr: 80 bytes
@@ -1198,13 +1312,19 @@ _TABLES: dict[str, tuple[Any, ...]] = {
     ),
     # a variant of union bpf_attr: 16 bytes
     "GetIdAttr": (
-        ("", ("union", (
-            ("start_id", "u32"),
-            ("prog_id", "u32"),
-            ("map_id", "u32"),
-            ("btf_id", "u32"),
-            ("link_id", "u32"),
-        ))),
+        (
+            "",
+            (
+                "union",
+                (
+                    ("start_id", "u32"),
+                    ("prog_id", "u32"),
+                    ("map_id", "u32"),
+                    ("btf_id", "u32"),
+                    ("link_id", "u32"),
+                ),
+            ),
+        ),
         ("next_id", "u32"),
         ("open_flags", "u32"),
         ("fd_by_id_token_fd", "s32"),
@@ -1217,18 +1337,30 @@ _TABLES: dict[str, tuple[Any, ...]] = {
     ),
     # a variant of union bpf_attr: 64 bytes
     "ProgQueryAttr": (
-        ("", ("union", (
-            ("target_fd", "u32"),
-            ("target_ifindex", "u32"),
-        ))),
+        (
+            "",
+            (
+                "union",
+                (
+                    ("target_fd", "u32"),
+                    ("target_ifindex", "u32"),
+                ),
+            ),
+        ),
         ("attach_type", "u32"),
         ("query_flags", "u32"),
         ("attach_flags", "u32"),
         ("prog_ids", "u64"),
-        ("", ("union", (
-            ("prog_cnt", "u32"),
-            ("count", "u32"),
-        ))),
+        (
+            "",
+            (
+                "union",
+                (
+                    ("prog_cnt", "u32"),
+                    ("count", "u32"),
+                ),
+            ),
+        ),
         ("prog_attach_flags", "u64"),
         ("link_ids", "u64"),
         ("link_attach_flags", "u64"),
@@ -1265,101 +1397,197 @@ _TABLES: dict[str, tuple[Any, ...]] = {
     ),
     # a variant of union bpf_attr: 64 bytes
     "LinkCreateAttr": (
-        ("", ("union", (
-            ("prog_fd", "u32"),
-            ("map_fd", "u32"),
-        ))),
-        ("", ("union", (
-            ("target_fd", "u32"),
-            ("target_ifindex", "u32"),
-        ))),
+        (
+            "",
+            (
+                "union",
+                (
+                    ("prog_fd", "u32"),
+                    ("map_fd", "u32"),
+                ),
+            ),
+        ),
+        (
+            "",
+            (
+                "union",
+                (
+                    ("target_fd", "u32"),
+                    ("target_ifindex", "u32"),
+                ),
+            ),
+        ),
         ("attach_type", "u32"),
         ("flags", "u32"),
-        ("", ("union", (
-            ("target_btf_id", "u32"),
-            ("", ("struct", (
-                ("iter_info", "u64"),
-                ("iter_info_len", "u32"),
-            ))),
-            ("perf_event", ("struct", (
-                ("bpf_cookie", "u64"),
-            ))),
-            ("kprobe_multi", ("struct", (
-                ("flags", "u32"),
-                ("cnt", "u32"),
-                ("syms", "u64"),
-                ("addrs", "u64"),
-                ("cookies", "u64"),
-            ))),
-            ("tracing", ("struct", (
-                ("target_btf_id", "u32"),
-                ("cookie", "u64"),
-            ))),
-            ("netfilter", ("struct", (
-                ("pf", "u32"),
-                ("hooknum", "u32"),
-                ("priority", "s32"),
-                ("flags", "u32"),
-            ))),
-            ("tcx", ("struct", (
-                ("", ("union", (
-                    ("relative_fd", "u32"),
-                    ("relative_id", "u32"),
-                ))),
-                ("expected_revision", "u64"),
-            ))),
-            ("uprobe_multi", ("struct", (
-                ("path", "u64"),
-                ("offsets", "u64"),
-                ("ref_ctr_offsets", "u64"),
-                ("cookies", "u64"),
-                ("cnt", "u32"),
-                ("flags", "u32"),
-                ("pid", "u32"),
-                ("path_fd", "u32"),
-            ))),
-            ("netkit", ("struct", (
-                ("", ("union", (
-                    ("relative_fd", "u32"),
-                    ("relative_id", "u32"),
-                ))),
-                ("expected_revision", "u64"),
-            ))),
-            ("cgroup", ("struct", (
-                ("", ("union", (
-                    ("relative_fd", "u32"),
-                    ("relative_id", "u32"),
-                ))),
-                ("expected_revision", "u64"),
-            ))),
-            ("tracing_multi", ("struct", (
-                ("ids", "u64"),
-                ("cookies", "u64"),
-                ("cnt", "u32"),
-            ))),
-        ))),
+        (
+            "",
+            (
+                "union",
+                (
+                    ("target_btf_id", "u32"),
+                    (
+                        "",
+                        (
+                            "struct",
+                            (
+                                ("iter_info", "u64"),
+                                ("iter_info_len", "u32"),
+                            ),
+                        ),
+                    ),
+                    ("perf_event", ("struct", (("bpf_cookie", "u64"),))),
+                    (
+                        "kprobe_multi",
+                        (
+                            "struct",
+                            (
+                                ("flags", "u32"),
+                                ("cnt", "u32"),
+                                ("syms", "u64"),
+                                ("addrs", "u64"),
+                                ("cookies", "u64"),
+                            ),
+                        ),
+                    ),
+                    (
+                        "tracing",
+                        (
+                            "struct",
+                            (
+                                ("target_btf_id", "u32"),
+                                ("cookie", "u64"),
+                            ),
+                        ),
+                    ),
+                    (
+                        "netfilter",
+                        (
+                            "struct",
+                            (
+                                ("pf", "u32"),
+                                ("hooknum", "u32"),
+                                ("priority", "s32"),
+                                ("flags", "u32"),
+                            ),
+                        ),
+                    ),
+                    (
+                        "tcx",
+                        (
+                            "struct",
+                            (
+                                (
+                                    "",
+                                    (
+                                        "union",
+                                        (
+                                            ("relative_fd", "u32"),
+                                            ("relative_id", "u32"),
+                                        ),
+                                    ),
+                                ),
+                                ("expected_revision", "u64"),
+                            ),
+                        ),
+                    ),
+                    (
+                        "uprobe_multi",
+                        (
+                            "struct",
+                            (
+                                ("path", "u64"),
+                                ("offsets", "u64"),
+                                ("ref_ctr_offsets", "u64"),
+                                ("cookies", "u64"),
+                                ("cnt", "u32"),
+                                ("flags", "u32"),
+                                ("pid", "u32"),
+                                ("path_fd", "u32"),
+                            ),
+                        ),
+                    ),
+                    (
+                        "netkit",
+                        (
+                            "struct",
+                            (
+                                (
+                                    "",
+                                    (
+                                        "union",
+                                        (
+                                            ("relative_fd", "u32"),
+                                            ("relative_id", "u32"),
+                                        ),
+                                    ),
+                                ),
+                                ("expected_revision", "u64"),
+                            ),
+                        ),
+                    ),
+                    (
+                        "cgroup",
+                        (
+                            "struct",
+                            (
+                                (
+                                    "",
+                                    (
+                                        "union",
+                                        (
+                                            ("relative_fd", "u32"),
+                                            ("relative_id", "u32"),
+                                        ),
+                                    ),
+                                ),
+                                ("expected_revision", "u64"),
+                            ),
+                        ),
+                    ),
+                    (
+                        "tracing_multi",
+                        (
+                            "struct",
+                            (
+                                ("ids", "u64"),
+                                ("cookies", "u64"),
+                                ("cnt", "u32"),
+                            ),
+                        ),
+                    ),
+                ),
+            ),
+        ),
     ),
     # a variant of union bpf_attr: 16 bytes
     "LinkUpdateAttr": (
         ("link_fd", "u32"),
-        ("", ("union", (
-            ("new_prog_fd", "u32"),
-            ("new_map_fd", "u32"),
-        ))),
+        (
+            "",
+            (
+                "union",
+                (
+                    ("new_prog_fd", "u32"),
+                    ("new_map_fd", "u32"),
+                ),
+            ),
+        ),
         ("flags", "u32"),
-        ("", ("union", (
-            ("old_prog_fd", "u32"),
-            ("old_map_fd", "u32"),
-        ))),
+        (
+            "",
+            (
+                "union",
+                (
+                    ("old_prog_fd", "u32"),
+                    ("old_map_fd", "u32"),
+                ),
+            ),
+        ),
     ),
     # a variant of union bpf_attr: 4 bytes
-    "LinkDetachAttr": (
-        ("link_fd", "u32"),
-    ),
+    "LinkDetachAttr": (("link_fd", "u32"),),
     # a variant of union bpf_attr: 4 bytes
-    "EnableStatsAttr": (
-        ("type", "u32"),
-    ),
+    "EnableStatsAttr": (("type", "u32"),),
     # a variant of union bpf_attr: 8 bytes
     "IterCreateAttr": (
         ("link_fd", "u32"),
@@ -1457,117 +1685,235 @@ _TABLES: dict[str, tuple[Any, ...]] = {
         ("type", "u32"),
         ("id", "u32"),
         ("prog_id", "u32"),
-        ("", ("union", (
-            ("raw_tracepoint", ("struct", (
-                ("tp_name", "u64"),
-                ("tp_name_len", "u32"),
-                ("cookie", "u64"),
-            ))),
-            ("tracing", ("struct", (
-                ("attach_type", "u32"),
-                ("target_obj_id", "u32"),
-                ("target_btf_id", "u32"),
-                ("cookie", "u64"),
-            ))),
-            ("cgroup", ("struct", (
-                ("cgroup_id", "u64"),
-                ("attach_type", "u32"),
-            ))),
-            ("iter", ("struct", (
-                ("target_name", "u64"),
-                ("target_name_len", "u32"),
-                ("", ("union", (
-                    ("map", ("struct", (
-                        ("map_id", "u32"),
-                    ))),
-                ))),
-                ("", ("union", (
-                    ("cgroup", ("struct", (
-                        ("cgroup_id", "u64"),
-                        ("order", "u32"),
-                    ))),
-                    ("task", ("struct", (
-                        ("tid", "u32"),
-                        ("pid", "u32"),
-                    ))),
-                ))),
-            ))),
-            ("netns", ("struct", (
-                ("netns_ino", "u32"),
-                ("attach_type", "u32"),
-            ))),
-            ("xdp", ("struct", (
-                ("ifindex", "u32"),
-            ))),
-            ("struct_ops", ("struct", (
-                ("map_id", "u32"),
-            ))),
-            ("netfilter", ("struct", (
-                ("pf", "u32"),
-                ("hooknum", "u32"),
-                ("priority", "s32"),
-                ("flags", "u32"),
-            ))),
-            ("kprobe_multi", ("struct", (
-                ("addrs", "u64"),
-                ("count", "u32"),
-                ("flags", "u32"),
-                ("missed", "u64"),
-                ("cookies", "u64"),
-            ))),
-            ("uprobe_multi", ("struct", (
-                ("path", "u64"),
-                ("offsets", "u64"),
-                ("ref_ctr_offsets", "u64"),
-                ("cookies", "u64"),
-                ("path_size", "u32"),
-                ("count", "u32"),
-                ("flags", "u32"),
-                ("pid", "u32"),
-            ))),
-            ("perf_event", ("struct", (
-                ("type", "u32"),
-                ("", ("union", (
-                    ("uprobe", ("struct", (
-                        ("file_name", "u64"),
-                        ("name_len", "u32"),
-                        ("offset", "u32"),
-                        ("cookie", "u64"),
-                        ("ref_ctr_offset", "u64"),
-                    ))),
-                    ("kprobe", ("struct", (
-                        ("func_name", "u64"),
-                        ("name_len", "u32"),
-                        ("offset", "u32"),
-                        ("addr", "u64"),
-                        ("missed", "u64"),
-                        ("cookie", "u64"),
-                    ))),
-                    ("tracepoint", ("struct", (
-                        ("tp_name", "u64"),
-                        ("name_len", "u32"),
-                        ("cookie", "u64"),
-                    ))),
-                    ("event", ("struct", (
-                        ("config", "u64"),
-                        ("type", "u32"),
-                        ("cookie", "u64"),
-                    ))),
-                ))),
-            ))),
-            ("tcx", ("struct", (
-                ("ifindex", "u32"),
-                ("attach_type", "u32"),
-            ))),
-            ("netkit", ("struct", (
-                ("ifindex", "u32"),
-                ("attach_type", "u32"),
-            ))),
-            ("sockmap", ("struct", (
-                ("map_id", "u32"),
-                ("attach_type", "u32"),
-            ))),
-        ))),
+        (
+            "",
+            (
+                "union",
+                (
+                    (
+                        "raw_tracepoint",
+                        (
+                            "struct",
+                            (
+                                ("tp_name", "u64"),
+                                ("tp_name_len", "u32"),
+                                ("cookie", "u64"),
+                            ),
+                        ),
+                    ),
+                    (
+                        "tracing",
+                        (
+                            "struct",
+                            (
+                                ("attach_type", "u32"),
+                                ("target_obj_id", "u32"),
+                                ("target_btf_id", "u32"),
+                                ("cookie", "u64"),
+                            ),
+                        ),
+                    ),
+                    (
+                        "cgroup",
+                        (
+                            "struct",
+                            (
+                                ("cgroup_id", "u64"),
+                                ("attach_type", "u32"),
+                            ),
+                        ),
+                    ),
+                    (
+                        "iter",
+                        (
+                            "struct",
+                            (
+                                ("target_name", "u64"),
+                                ("target_name_len", "u32"),
+                                ("", ("union", (("map", ("struct", (("map_id", "u32"),))),))),
+                                (
+                                    "",
+                                    (
+                                        "union",
+                                        (
+                                            (
+                                                "cgroup",
+                                                (
+                                                    "struct",
+                                                    (
+                                                        ("cgroup_id", "u64"),
+                                                        ("order", "u32"),
+                                                    ),
+                                                ),
+                                            ),
+                                            (
+                                                "task",
+                                                (
+                                                    "struct",
+                                                    (
+                                                        ("tid", "u32"),
+                                                        ("pid", "u32"),
+                                                    ),
+                                                ),
+                                            ),
+                                        ),
+                                    ),
+                                ),
+                            ),
+                        ),
+                    ),
+                    (
+                        "netns",
+                        (
+                            "struct",
+                            (
+                                ("netns_ino", "u32"),
+                                ("attach_type", "u32"),
+                            ),
+                        ),
+                    ),
+                    ("xdp", ("struct", (("ifindex", "u32"),))),
+                    ("struct_ops", ("struct", (("map_id", "u32"),))),
+                    (
+                        "netfilter",
+                        (
+                            "struct",
+                            (
+                                ("pf", "u32"),
+                                ("hooknum", "u32"),
+                                ("priority", "s32"),
+                                ("flags", "u32"),
+                            ),
+                        ),
+                    ),
+                    (
+                        "kprobe_multi",
+                        (
+                            "struct",
+                            (
+                                ("addrs", "u64"),
+                                ("count", "u32"),
+                                ("flags", "u32"),
+                                ("missed", "u64"),
+                                ("cookies", "u64"),
+                            ),
+                        ),
+                    ),
+                    (
+                        "uprobe_multi",
+                        (
+                            "struct",
+                            (
+                                ("path", "u64"),
+                                ("offsets", "u64"),
+                                ("ref_ctr_offsets", "u64"),
+                                ("cookies", "u64"),
+                                ("path_size", "u32"),
+                                ("count", "u32"),
+                                ("flags", "u32"),
+                                ("pid", "u32"),
+                            ),
+                        ),
+                    ),
+                    (
+                        "perf_event",
+                        (
+                            "struct",
+                            (
+                                ("type", "u32"),
+                                (
+                                    "",
+                                    (
+                                        "union",
+                                        (
+                                            (
+                                                "uprobe",
+                                                (
+                                                    "struct",
+                                                    (
+                                                        ("file_name", "u64"),
+                                                        ("name_len", "u32"),
+                                                        ("offset", "u32"),
+                                                        ("cookie", "u64"),
+                                                        ("ref_ctr_offset", "u64"),
+                                                    ),
+                                                ),
+                                            ),
+                                            (
+                                                "kprobe",
+                                                (
+                                                    "struct",
+                                                    (
+                                                        ("func_name", "u64"),
+                                                        ("name_len", "u32"),
+                                                        ("offset", "u32"),
+                                                        ("addr", "u64"),
+                                                        ("missed", "u64"),
+                                                        ("cookie", "u64"),
+                                                    ),
+                                                ),
+                                            ),
+                                            (
+                                                "tracepoint",
+                                                (
+                                                    "struct",
+                                                    (
+                                                        ("tp_name", "u64"),
+                                                        ("name_len", "u32"),
+                                                        ("cookie", "u64"),
+                                                    ),
+                                                ),
+                                            ),
+                                            (
+                                                "event",
+                                                (
+                                                    "struct",
+                                                    (
+                                                        ("config", "u64"),
+                                                        ("type", "u32"),
+                                                        ("cookie", "u64"),
+                                                    ),
+                                                ),
+                                            ),
+                                        ),
+                                    ),
+                                ),
+                            ),
+                        ),
+                    ),
+                    (
+                        "tcx",
+                        (
+                            "struct",
+                            (
+                                ("ifindex", "u32"),
+                                ("attach_type", "u32"),
+                            ),
+                        ),
+                    ),
+                    (
+                        "netkit",
+                        (
+                            "struct",
+                            (
+                                ("ifindex", "u32"),
+                                ("attach_type", "u32"),
+                            ),
+                        ),
+                    ),
+                    (
+                        "sockmap",
+                        (
+                            "struct",
+                            (
+                                ("map_id", "u32"),
+                                ("attach_type", "u32"),
+                            ),
+                        ),
+                    ),
+                ),
+            ),
+        ),
     ),
     # struct bpf_btf_info: 32 bytes
     "BtfInfo": (

@@ -1,0 +1,388 @@
+"""The commands that tcx and netkit share: attach, detach, update, and showing a chain."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from netbpf.cli import references
+from netbpf.cli.output import Document, emit, note, say, table
+from netbpf.cli.settings import settings
+from netbpf.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from netbpf.bpf.chain import Chain
+    from netbpf.bpf.mprog import Hooks, Placed
+    from netbpf.bpf.prog import ProgramInfo
+
+
+def devices(incomplete: str) -> list[str]:
+    return [name for _, name in socket.if_nameindex() if name.startswith(incomplete)]
+
+
+def _hooks(ctx: typer.Context) -> Hooks:
+    """The hooks of the noun that the command was called by."""
+    if ctx.parent is not None and ctx.parent.info_name == "netkit":
+        from netbpf.netkit import attach as netkit_attach
+
+        return netkit_attach.HOOKS
+    from netbpf import tcx
+
+    return tcx.HOOKS
+
+
+Device = Annotated[str, typer.Argument(metavar="DEV", help="The device.", autocompletion=devices)]
+HookName = Annotated[str, typer.Argument(metavar="HOOK", help="Which of the device's chains.")]
+Prog = Annotated[
+    str,
+    typer.Argument(
+        metavar="PROG",
+        help="FILE.o, FILE.o:NAME, builtin:NAME, id:N, name:NAME, tag:HEX or pin:PATH.",
+    ),
+]
+RefArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="REF", help="One of the chain: id:N, name:NAME, tag:HEX, link:N or pin:PATH."
+    ),
+]
+Expected = Annotated[
+    int | None,
+    typer.Option(
+        "--expected-revision",
+        metavar="N",
+        min=0,
+        help="Refuse unless the chain is at this revision.",
+    ),
+]
+Variables = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="VAR=VALUE", help="Set a global of the program before it is loaded."
+    ),
+]
+Old = Annotated[
+    str | None,
+    typer.Option("--old", metavar="REF", help="Refuse unless this holds the place now."),
+]
+
+
+def ifindex_of(device: str) -> int:
+    """The device's ifindex in the namespace where the command runs."""
+    try:
+        return socket.if_nametoindex(device)
+    except OSError as error:
+        raise NotFoundError(
+            "device",
+            device,
+            where="in this network namespace",
+            hint="netbpf -n NS looks in another",
+        ) from error
+
+
+def attach(
+    ctx: typer.Context,
+    device: Device,
+    hook: HookName,
+    prog: Prog,
+    before: Annotated[
+        str | None, typer.Option(metavar="REF", help="Directly before this one.")
+    ] = None,
+    after: Annotated[
+        str | None, typer.Option(metavar="REF", help="Directly after this one.")
+    ] = None,
+    first: Annotated[bool, typer.Option("--first", help="At the start.")] = False,
+    last: Annotated[bool, typer.Option("--last", help="At the end (the default).")] = False,
+    replace: Annotated[
+        str | None,
+        typer.Option(metavar="REF", help="In the place of this program, which no link owns."),
+    ] = None,
+    link: Annotated[
+        bool | None,
+        typer.Option("--link/--no-link", help="By a bpf_link (the default), or by itself."),
+    ] = None,
+    pin: Annotated[
+        str | None, typer.Option(metavar="PATH", help="Pin the link here instead.")
+    ] = None,
+    hold: Annotated[
+        bool, typer.Option("--hold", help="Keep the link here until Ctrl-C, without a pin.")
+    ] = False,
+    expected_revision: Expected = None,
+    variables: Variables = None,
+) -> None:
+    """Attach a program to a chain, last unless told otherwise.
+
+    Makes a bpf_link, pinned below /sys/fs/bpf/netbpf so that it stays.
+    """
+    from netbpf.bpf.anchor import Anchor
+    from netbpf.cli.keep import Keeper
+
+    hooks = _hooks(ctx)
+    hooks.hook(hook)
+    anchor = Anchor(before, after, replace, first, last)
+    keeper = Keeper.chosen(link, pin, hold, replacing=replace is not None)
+    ifindex = ifindex_of(device)
+    if settings.dry_run:
+        _would_attach(hooks, ifindex, hook, prog, variables or [], anchor)
+        return
+    with references.program(prog, variables or [], hooks.hook(hook)) as program:
+        keeper.prepare()
+        info = program.info()
+        placed = hooks.attach(
+            ifindex,
+            hook,
+            program,
+            before=before,
+            after=after,
+            replace=replace,
+            first=first,
+            last=last,
+            link=keeper.by_link,
+            expected_revision=expected_revision,
+        )
+        with keeper.keep(placed.link, device, ifindex, hook, info.name) as pins:
+            document = placed_document("attached", device, placed, info, pins)
+            emit(document, lambda: _say_attached(device, placed, info, pins))
+            keeper.wait()
+
+
+def detach(
+    ctx: typer.Context,
+    device: Device,
+    hook: HookName,
+    ref: RefArgument,
+    expected_revision: Expected = None,
+) -> None:
+    """Take one program out of a chain.
+
+    A link that owns it is detached, whoever else holds it, and netbpf's own pins of it are removed.
+    """
+    from netbpf.cli.keep import remove_pins
+
+    hooks, ifindex = _hooks(ctx), ifindex_of(device)
+    chain = hooks.chain(ifindex, hook)
+    entry, info = chain.find(ref), None
+    if settings.dry_run:
+        document = {"dry_run": True, **entry_document("detached", device, chain, entry.position)}
+        emit(document, lambda: say(f"would detach {entry} from {device} {hook}"))
+        return
+    info = entry.program()
+    removed = hooks.detach(ifindex, hook, ref, expected_revision=expected_revision)
+    pins = remove_pins(removed.entry.link_id, ref) if removed.entry.link_id else []
+    link = {"id": removed.entry.link_id, "pins": pins} if removed.entry.link_id else None
+    emit(
+        {
+            "detached": {
+                "device": device,
+                "ifindex": ifindex,
+                "hook": hook,
+                "position": removed.entry.position,
+                "revision": removed.revision,
+                "prog": {"id": removed.entry.prog_id, "name": info.name if info else None},
+                "link": link,
+            }
+        },
+        lambda: say(
+            f"{device} {hook}: detached {info.name if info else ''} (id:{removed.entry.prog_id}) "
+            f"from position {removed.entry.position}, revision {removed.revision}"
+        ),
+    )
+
+
+def update(
+    ctx: typer.Context,
+    device: Device,
+    hook: HookName,
+    ref: RefArgument,
+    prog: Prog,
+    old: Old = None,
+    expected_revision: Expected = None,
+    variables: Variables = None,
+) -> None:
+    """Exchange a program in its place, atomically: no packet goes unserved."""
+    hooks, ifindex = _hooks(ctx), ifindex_of(device)
+    if settings.dry_run:
+        chain = hooks.chain(ifindex, hook)
+        entry = chain.find(ref)
+        references.check(prog, variables or [], hooks.hook(hook))
+        document = {"dry_run": True, **entry_document("updated", device, chain, entry.position)}
+        emit(document, lambda: say(f"would put {prog} in the place of {entry}"))
+        return
+    with references.program(prog, variables or [], hooks.hook(hook)) as program:
+        info = program.info()
+        placed = hooks.update(
+            ifindex, hook, ref, program, old=old, expected_revision=expected_revision
+        )
+        pins = _pins([placed.link_id] if placed.link_id else [])
+        document = placed_document("updated", device, placed, info, pins.get(placed.link_id or 0))
+        document["updated"]["old_prog"] = {"id": placed.old_prog_id}
+        emit(
+            document,
+            lambda: say(
+                f"{device} {hook}: {info.name} (id:{info.id}) at position {placed.position} in the "
+                f"place of id:{placed.old_prog_id}, revision {placed.revision}"
+            ),
+        )
+
+
+def placed_document(
+    word: str, device: str, placed: Placed, info: ProgramInfo, pins: list[str] | None
+) -> Document:
+    """What an attach or update made, as cli.md has it."""
+    return {
+        word: {
+            "device": device,
+            "ifindex": placed.ifindex,
+            "hook": placed.hook,
+            "position": placed.position,
+            "revision": placed.revision,
+            "prog": {"id": info.id, "name": info.name},
+            "link": {"id": placed.link_id, "pins": pins or []} if placed.link_id else None,
+        }
+    }
+
+
+def entry_document(word: str, device: str, chain: Chain, position: int) -> Document:
+    """The entry that a dry run would change."""
+    entry = chain.entries[position]
+    info = entry.program()
+    return {
+        word: {
+            "device": device,
+            "ifindex": chain.ifindex,
+            "hook": chain.hook,
+            "position": position,
+            "revision": chain.revision,
+            "prog": {"id": entry.prog_id, "name": info.name if info else None},
+            "link": {"id": entry.link_id, "pins": []} if entry.link_id else None,
+        }
+    }
+
+
+def show_chains(chains: Iterable[tuple[str | None, str, Chain]], *, empty: bool = False) -> None:
+    """Print chains, each with its namespace and device; the empty ones only where ``empty``."""
+    listed = [item for item in chains if empty or item[2].entries]
+    links = [e.link_id for _, _, chain in listed for e in chain.entries if e.link_id]
+    pins, owners = _pins(links), _owners(links)
+    documents = []
+    for netns, device, chain in listed:
+        entries = []
+        for entry in chain.entries:
+            info = entry.program()
+            entries.append(
+                {
+                    "position": entry.position,
+                    "prog": {
+                        "id": entry.prog_id,
+                        "name": info.name if info else None,
+                        "tag": info.tag if info else None,
+                        "type": info.type_name if info else None,
+                    },
+                    "link": {
+                        "id": entry.link_id,
+                        "pins": pins[entry.link_id],
+                        "owners": [
+                            {"pid": owner.pid, "comm": owner.comm}
+                            for owner in owners[entry.link_id]
+                        ],
+                    }
+                    if entry.link_id
+                    else None,
+                }
+            )
+        documents.append(
+            {
+                "netns": netns,
+                "device": device,
+                "ifindex": chain.ifindex,
+                "hook": chain.hook,
+                "revision": chain.revision,
+                "entries": entries,
+            }
+        )
+    emit({"chains": documents}, lambda: _chain_table(documents))
+
+
+def _chain_table(documents: list[Document]) -> None:
+    if not documents:
+        note("no programs are attached here")
+        return
+    rows: list[list[object]] = []
+    for chain in documents:
+        place = f"{chain['netns']}:{chain['device']}" if chain["netns"] else chain["device"]
+        head: list[object] = [place, chain["hook"], chain["revision"]]
+        if not chain["entries"]:
+            rows.append([*head, "-", "(empty)", "", "", "", ""])
+        for entry in chain["entries"]:
+            prog, link = entry["prog"], entry["link"]
+            holders = [f"{o['comm']}[{o['pid']}]" for o in link["owners"]] if link else []
+            rows.append(
+                [
+                    *head,
+                    entry["position"],
+                    prog["name"],
+                    prog["id"],
+                    prog["tag"],
+                    link and link["id"],
+                    ("\n".join([*link["pins"], *holders]) or "-") if link else "-",
+                ]
+            )
+            head = ["", "", ""]
+    table(["DEVICE", "HOOK", "REV", "POS", "PROG", "ID", "TAG", "LINK", "PINS, OWNERS"], rows)
+
+
+def _would_attach(
+    hooks: Hooks, ifindex: int, hook: str, prog: str, variables: list[str], anchor: object
+) -> None:
+    from netbpf.bpf.anchor import Anchor
+
+    assert isinstance(anchor, Anchor)
+    name = references.check(prog, variables, hooks.hook(hook))
+    chain = hooks.chain(ifindex, hook)
+    landing = anchor.land(chain)
+    device = socket.if_indextoname(ifindex)
+    document: Document = {
+        "dry_run": True,
+        "attached": {
+            "device": device,
+            "ifindex": ifindex,
+            "hook": hook,
+            "position": landing.position,
+            "revision": chain.revision,
+            "prog": {"id": None, "name": name},
+            "link": None,
+        },
+    }
+    emit(
+        document,
+        lambda: say(f"would attach {name} to {device} {hook} at position {landing.position}"),
+    )
+
+
+def _say_attached(device: str, placed: Placed, info: ProgramInfo, pins: list[str]) -> None:
+    how = f" by link:{placed.link_id}" if placed.link_id else ""
+    say(
+        f"{device} {placed.hook}: {info.name} (id:{info.id}) at position {placed.position}{how}, "
+        f"revision {placed.revision}"
+    )
+    for path in pins:
+        say(f"pinned at {path}")
+
+
+def _pins(links: list[int]) -> dict[int, list[str]]:
+    if not links:
+        return {}
+    from netbpf.bpf.pin import link_pins
+
+    return link_pins(links)
+
+
+def _owners(links: list[int]) -> dict[int, list[Any]]:
+    if not links:
+        return {}
+    from netbpf.bpf.owners import link_owners
+
+    return link_owners(links)

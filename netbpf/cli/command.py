@@ -1,0 +1,117 @@
+"""Commands and groups with what stands everywhere: global options, --netns, lazy nouns."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup, TyperOption
+
+from netbpf.cli.settings import settings
+
+_PANEL = "Everywhere"
+
+
+def _store(ctx: typer.Context, param: Any, value: Any) -> Any:
+    # An option may stand before the noun and after the verb: whichever says something counts.
+    if value:
+        setattr(settings, param.name, value)
+    return value
+
+
+def _option(*names: str, help: str, **more: Any) -> TyperOption:
+    return TyperOption(
+        param_decls=list(names),
+        callback=_store,
+        expose_value=False,
+        is_eager=True,
+        help=help,
+        rich_help_panel=_PANEL,
+        **more,
+    )
+
+
+def _netns_names(incomplete: str) -> list[str]:
+    from netbpf import netns
+
+    return [name for name in netns.list_names() if name.startswith(incomplete)]
+
+
+def global_options() -> list[TyperOption]:
+    """The options that every command takes, made anew for each."""
+    return [
+        _option("json", "-j", "--json", is_flag=True, help="One JSON document on stdout."),
+        _option(
+            "netns",
+            "-n",
+            "--netns",
+            type=str,
+            metavar="NS",
+            autocompletion=_netns_names,
+            help="Act in network namespace NS: a name, a path, or pid:N.",
+        ),
+        _option("verbose", "-v", "--verbose", is_flag=True, help="More words on stderr."),
+        _option("debug", "--debug", is_flag=True, help="A traceback when something fails."),
+    ]
+
+
+class Command(TyperCommand):
+    """A command that takes the global options and runs in the namespace that they name."""
+
+    changes = False
+    hook_words: str | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for param in self.params:
+            if self.hook_words and param.name == "hook":
+                param.metavar = self.hook_words
+        if self.changes:
+            self.params.append(
+                _option(
+                    "dry_run",
+                    "--dry-run",
+                    is_flag=True,
+                    help="Say what would be done, change nothing.",
+                )
+            )
+        self.params.extend(global_options())
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command, in another namespace when one is named."""
+        if settings.netns is None:
+            return super().invoke(ctx)
+        from netbpf import netns
+
+        with netns.NetNS.parse(settings.netns) as place, netns.entered(place):
+            return super().invoke(ctx)
+
+
+class ChangingCommand(Command):
+    """A command that changes something: it takes --dry-run."""
+
+    changes = True
+
+
+class LazyGroup(TyperGroup):
+    """The nouns, each imported when it is used; ``nouns`` maps a noun to its module."""
+
+    nouns: dict[str, str]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.extend(global_options())
+        # The names are enough for suggestions and listings; get_command makes the command.
+        self.commands: dict[str, Any] = dict.fromkeys(self.nouns)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The noun's group, or None."""
+        module = self.nouns.get(cmd_name)
+        if module is None:
+            return None
+        if self.commands[cmd_name] is None:
+            group = typer.main.get_command(importlib.import_module(module).app)
+            group.name = cmd_name
+            self.commands[cmd_name] = group
+        return self.commands[cmd_name]

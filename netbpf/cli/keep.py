@@ -1,0 +1,131 @@
+"""What keeps a new link alive after the command: a pin, this process, or nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+from netbpf.bpf import pin as pins
+from netbpf.bpf.bpffs import MOUNT, BpfFs, is_bpffs, lasting
+from netbpf.bpf.link import Link
+from netbpf.cli.output import note
+
+
+@dataclass(slots=True)
+class Keeper:
+    """How a link is kept: our ``own`` pin, one at ``path``, ``hold``; or there is none."""
+
+    how: Literal["own", "path", "hold", "none"]
+    path: str = ""
+    fs: BpfFs | None = field(default=None, init=False)
+
+    @classmethod
+    def chosen(cls, link: bool | None, pin: str | None, hold: bool, *, replacing: bool) -> Keeper:
+        """What the options ask for.
+
+        :raises ValueError: they contradict each other.
+        """
+        if pin is not None and hold:
+            raise ValueError("--pin and --hold contradict each other: a held link has no pin")
+        if link is False and (pin is not None or hold):
+            raise ValueError(
+                f"--no-link makes no link that --{'hold' if hold else 'pin'} could keep"
+            )
+        if replacing and (link or pin is not None or hold):
+            raise ValueError(
+                "--replace attaches the program itself: the kernel lets no new link replace an "
+                "entry; update exchanges the program under a link"
+            )
+        if link is False or replacing:
+            return cls("none")
+        if hold:
+            return cls("hold")
+        return cls("own") if pin is None else cls("path", pin)
+
+    @property
+    def by_link(self) -> bool:
+        """Whether a link is made at all."""
+        return self.how != "none"
+
+    def prepare(self) -> None:
+        """Find or make the bpffs, before anything is attached that it would have to keep."""
+        if self.how == "own":
+            self.fs = lasting()
+        elif self.how == "path":
+            path = os.path.abspath(self.path)
+            if path.startswith(f"{MOUNT}/"):
+                self.fs = lasting()
+                if self.fs.path != MOUNT:
+                    path = self.fs.path + path.removeprefix(MOUNT)
+            self.path = pins.check(path)
+        if self.fs is not None and self.fs.mounted:
+            note(f"mounted a bpffs on {MOUNT}")
+        if self.fs is not None and self.fs.holder is not None:
+            note(f"this bpffs goes when process {self.fs.holder} ends: it has its own mounts")
+
+    @contextmanager
+    def keep(
+        self, link: Link | None, device: str, ifindex: int, hook: str, prog: str
+    ) -> Iterator[list[str]]:
+        """Pin the link and let go of it; without a pin it ends with the block."""
+        if link is None:
+            yield []
+            return
+        with link:
+            if self.how == "hold":
+                yield []
+            elif self.how == "path":
+                made = pins.make_folder(os.path.dirname(self.path))
+                try:
+                    link.pin(self.path)
+                except BaseException:
+                    pins.remove_folders(made)
+                    raise
+                yield [self._shown(self.path)]
+            else:
+                assert self.fs is not None
+                inode = os.stat("/proc/thread-self/ns/net").st_ino
+                name = pins.name_for(inode, device, ifindex, hook, prog, link.id)
+                yield [pins.create_own(link.fileno(), self.fs, name, link.kind)]
+
+    def _shown(self, path: str) -> str:
+        if self.fs is not None and path.startswith(self.fs.path):
+            return self.fs.shown + path.removeprefix(self.fs.path)
+        return path
+
+    def wait(self) -> None:
+        """Hold on until Ctrl-C or SIGTERM, where that was asked for."""
+        if self.how != "hold":
+            return
+        note("holding the link; Ctrl-C releases it")
+        try:
+            while True:
+                signal.pause()
+        except KeyboardInterrupt:
+            note("released")
+
+
+def remove_pins(link_id: int, ref: str) -> list[str]:
+    """Remove netbpf's own pins of a link, and the one that ``ref`` names; those removed."""
+    from netbpf.bpf.ref import Ref
+
+    named = Ref.parse(ref)
+    removed = []
+    for path in pins.link_pins([link_id])[link_id]:
+        if pins.is_own(path) or (named.kind == "pin" and named.value == path):
+            pins.remove(_reach(path))
+            removed.append(path)
+        else:
+            note(f"{path} still pins the link, which is defunct now")
+    return removed
+
+
+def _reach(path: str) -> str:
+    """``path`` as this process gets there, where an ancestor's bpffs is borrowed."""
+    if path.startswith(MOUNT) and not is_bpffs(MOUNT):
+        return lasting(mount=False).path + path.removeprefix(MOUNT)
+    return path

@@ -1,0 +1,142 @@
+"""``netbpf netns``: namespaces by name, and commands inside them."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from netbpf.cli.command import ChangingCommand, Command
+from netbpf.cli.output import emit, say, table
+from netbpf.cli.settings import settings
+
+if TYPE_CHECKING:
+    from netbpf.netns import Namespace
+
+app = typer.Typer(no_args_is_help=True, help="Network namespaces by name, as ip netns has them.")
+
+
+def _names(incomplete: str) -> list[str]:
+    from netbpf import netns
+
+    return [name for name in netns.list_names() if name.startswith(incomplete)]
+
+
+Names = Annotated[
+    list[str], typer.Argument(metavar="NAME...", help="The names.", autocompletion=_names)
+]
+
+
+@app.command(cls=ChangingCommand, epilog="Example: netbpf netns add red blue")
+def add(names: Names) -> None:
+    """Make network namespaces; a failure in the middle leaves none of them."""
+    from netbpf import netns
+
+    for name in names:
+        netns.check_name(name)
+    if settings.dry_run:
+        emit({"dry_run": True, "added": []}, lambda: say(f"would add {', '.join(names)}"))
+        return
+    added: list[dict[str, Any]] = []
+    try:
+        for name in names:
+            added.append({"name": name, "inode": netns.add(name)})
+    except BaseException:
+        for made in added:
+            netns.delete(made["name"])
+        raise
+    emit({"added": added}, lambda: say(f"added {', '.join(names)}"))
+
+
+@app.command("del", cls=ChangingCommand, epilog="Example: netbpf netns del red blue")
+def delete(names: Names) -> None:
+    """Remove the names; a namespace lives on while a process is in it."""
+    from netbpf import netns
+
+    for name in names:
+        netns.NetNS.from_name(name).close()
+    if settings.dry_run:
+        emit({"dry_run": True, "deleted": names}, lambda: say(f"would delete {', '.join(names)}"))
+        return
+    for name in names:
+        netns.delete(name)
+    emit({"deleted": names}, lambda: say(f"deleted {', '.join(names)}"))
+
+
+@app.command(cls=Command, epilog="Example: netbpf netns show --json | jq '.namespaces[].name'")
+def show() -> None:
+    """Show every network namespace that a name, a mount or a process holds."""
+    from netbpf import netns
+
+    documents = [document for each in netns.scan() if (document := _document(each))]
+    emit(
+        {"namespaces": documents},
+        lambda: table(
+            ["NAME", "INODE", "NSID", "PIDS", "DEVICES"],
+            [
+                [
+                    each["name"],
+                    each["inode"],
+                    each["nsid"],
+                    _few(each["pids"]),
+                    _few(each["devices"]),
+                ]
+                for each in documents
+            ],
+        ),
+    )
+
+
+@app.command(
+    "exec",
+    cls=Command,
+    context_settings={"allow_interspersed_args": False},
+    epilog="Example: netbpf netns exec red -- ip addr",
+)
+def run(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A name, a path or pid:N.", autocompletion=_names)
+    ],
+    command: Annotated[list[str], typer.Argument(metavar="-- CMD...", help="What to run.")],
+) -> None:
+    """Run a command inside a namespace; it takes the place of this process."""
+    from netbpf import netns
+
+    with netns.NetNS.parse(name) as place:
+        netns.exec_in(place, command)
+
+
+def _document(found: Namespace) -> dict[str, Any] | None:
+    """The namespace as cli.md has it; None when it has gone meanwhile."""
+    from netbpf import netns
+    from netbpf.errors import NotFoundError
+
+    try:
+        place = found.open()
+    except NotFoundError:
+        return None
+    with place:
+        devices = netns.run_in(place, lambda: [name for _, name in socket.if_nameindex()])
+        nsid = _nsid(place)
+    return {
+        "name": found.name,
+        "inode": found.inode,
+        "nsid": nsid,
+        "pids": list(found.pids),
+        "devices": devices,
+        "links": [],
+    }
+
+
+def _nsid(place: Any) -> int | None:
+    from netbpf.netlink import nsids
+    from netbpf.netlink.rtnl import Rtnl
+
+    with Rtnl() as rtnl:
+        return nsids.get(rtnl, place)
+
+
+def _few(items: list[Any]) -> str | None:
+    shown = " ".join(map(str, items[:8]))
+    return (f"{shown} …({len(items)})" if len(items) > 8 else shown) or None

@@ -1,0 +1,59 @@
+"""What a command prints: one JSON document, or words and tables for people."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from netbpf.cli.settings import settings
+
+SCHEMA_VERSION = 1
+
+Document = dict[str, Any]
+
+
+def emit(document: Document, render: Callable[[], None]) -> None:
+    """Print ``document`` as JSON where that was asked for, else let ``render`` speak."""
+    if settings.json:
+        import json
+
+        print(json.dumps({"schema_version": SCHEMA_VERSION, **document}))
+    else:
+        render()
+    sys.stdout.flush()
+
+
+def say(text: str) -> None:
+    """A line of data for people, on stdout."""
+    print(clean(text))
+
+
+def note(text: str) -> None:
+    """Words beside the data, on stderr."""
+    print(clean(f"netbpf: {text}"), file=sys.stderr)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table on stdout: as wide as a terminal, and never cut where it is piped."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        grid.add_column(Text(column), overflow="fold")
+    for row in rows:
+        grid.add_row(*(Text("-" if cell is None else clean(str(cell))) for cell in row))
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 10_000
+    Console(width=width, soft_wrap=False).print(grid)
+
+
+def clean(text: str) -> str:
+    """``text`` without what a terminal would obey: a program's or process's name is anybody's."""
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
+    )

@@ -1,0 +1,116 @@
+"""PROG: from what was typed to a loaded program."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from netbpf.errors import AmbiguousError
+
+if TYPE_CHECKING:
+    from netbpf.bpf.hook import Hook
+    from netbpf.bpf.prog import Program
+    from netbpf.elf import ObjectSpec, ProgramSpec
+
+_LOADED = ("id:", "name:", "tag:", "pin:", "link:")
+
+
+@contextmanager
+def program(text: str, variables: Sequence[str], hook: Hook) -> Iterator[Program]:
+    """The program that ``text`` names, loaded for ``hook``; closed with the block.
+
+    :param variables: ``VAR=VALUE``, set before the program is loaded.
+    """
+    source = _object_file(text)
+    if source is None:
+        if variables:
+            raise ValueError(
+                f"--set changes what is loaded from a file, and {text} is loaded already"
+            )
+        with _loaded(text) as found:
+            yield found
+        return
+    from netbpf import loader
+
+    with loader.open(source[0]) as obj:
+        spec = _fitting(obj.spec, source[1], hook)
+        for variable in variables:
+            obj.set(*_assignment(variable))
+        obj.load(only=[spec.name])
+        yield obj.programs[spec.name]
+
+
+def check(text: str, variables: Sequence[str], hook: Hook) -> str:
+    """The name of the program that ``text`` names, with nothing loaded: for a dry run."""
+    source = _object_file(text)
+    if source is None:
+        with _loaded(text) as found:
+            return found.info().name
+    from netbpf.elf import open_object
+
+    for variable in variables:
+        _assignment(variable)
+    return _fitting(open_object(source[0]), source[1], hook).name
+
+
+def _object_file(text: str) -> tuple[str, str | None] | None:
+    """The path and the program's name, where ``text`` is an object file; None where it is not."""
+    if text.startswith("builtin:"):
+        from netbpf import progs
+
+        return progs.path(text.removeprefix("builtin:")), None
+    if text.startswith(_LOADED) and not os.path.exists(text):
+        return None
+    if text.isdecimal() and not os.path.exists(text):
+        return None
+    path, colon, name = text.rpartition(":")
+    if colon and not os.path.exists(text):
+        return path, name or None
+    from netbpf.bpf.bpffs import is_bpffs
+
+    if os.path.exists(text) and is_bpffs(text):
+        return None
+    return text, None
+
+
+def _fitting(spec: ObjectSpec, name: str | None, hook: Hook) -> ProgramSpec:
+    """The program of that name, or the only one that fits; one made for this very hook fits best."""
+    from netbpf.bpf import uapi
+
+    if name is not None:
+        return spec.program(name)
+    made_for_it = [
+        each
+        for each in spec.programs
+        if each.type == uapi.BPF_PROG_TYPE_SCHED_CLS
+        and each.expected_attach_type == hook.attach_type
+    ]
+    if len(made_for_it) == 1:
+        return made_for_it[0]
+    return spec.only_program([uapi.BPF_PROG_TYPE_SCHED_CLS])
+
+
+@contextmanager
+def _loaded(text: str) -> Iterator[Program]:
+    from netbpf.bpf.prog import Program, loaded
+    from netbpf.bpf.ref import Ref
+
+    ref = Ref.parse(text)
+    if ref.kind == "pin":
+        with Program.from_pin(ref.value) as pinned:
+            yield pinned
+        return
+    infos = loaded(ref)
+    if len(infos) > 1:
+        raise AmbiguousError("program", str(ref), [f"id:{info.id} {info.name}" for info in infos])
+    with Program.from_id(infos[0].id) as found:
+        yield found
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise ValueError(f"--set {text}: write VAR=VALUE")
+    return name, value
