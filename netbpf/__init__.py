@@ -1,1 +1,95 @@
-"""Linux network plumbing with BPF: the public names, loaded when first used."""
+"""Linux network plumbing with BPF: the public names, each loaded when it is first used.
+
+``netbpf.netkit`` and ``netbpf.netns`` make devices and namespaces, ``netbpf.loader`` loads object files,
+``netbpf.tcx`` and ``netbpf.netkit`` attach programs and order them. Functions take an ifindex and act
+in the network namespace where the calling thread stands.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from netbpf import loader, netkit, netns, progs, tcx
+    from netbpf.bpf.chain import Chain, Entry
+    from netbpf.bpf.link import Link
+    from netbpf.bpf.map import Map
+    from netbpf.bpf.mprog import Placed, Removed
+    from netbpf.bpf.prog import Program
+    from netbpf.bpf.ref import Ref
+    from netbpf.errors import (
+        AmbiguousError,
+        BpfError,
+        ConflictError,
+        KernelError,
+        NetbpfError,
+        NetlinkError,
+        NotFoundError,
+        NotSupportedError,
+        ObjectFileError,
+        StaleRevisionError,
+        VerifierError,
+    )
+    from netbpf.netns import NetNS
+
+_HOMES = {
+    "AmbiguousError": "netbpf.errors",
+    "BpfError": "netbpf.errors",
+    "Chain": "netbpf.bpf.chain",
+    "ConflictError": "netbpf.errors",
+    "Entry": "netbpf.bpf.chain",
+    "KernelError": "netbpf.errors",
+    "Link": "netbpf.bpf.link",
+    "Map": "netbpf.bpf.map",
+    "NetNS": "netbpf.netns",
+    "NetbpfError": "netbpf.errors",
+    "NetlinkError": "netbpf.errors",
+    "NotFoundError": "netbpf.errors",
+    "NotSupportedError": "netbpf.errors",
+    "ObjectFileError": "netbpf.errors",
+    "Placed": "netbpf.bpf.mprog",
+    "Program": "netbpf.bpf.prog",
+    "Ref": "netbpf.bpf.ref",
+    "Removed": "netbpf.bpf.mprog",
+    "StaleRevisionError": "netbpf.errors",
+    "VerifierError": "netbpf.errors",
+}
+_ROOMS = frozenset({"loader", "netkit", "netns", "progs", "tcx"})
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"netbpf.{name}")
+    if home := _HOMES.get(name):
+        return getattr(import_module(home), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+__all__ = [
+    "AmbiguousError",
+    "BpfError",
+    "Chain",
+    "ConflictError",
+    "Entry",
+    "KernelError",
+    "Link",
+    "Map",
+    "NetNS",
+    "NetbpfError",
+    "NetlinkError",
+    "NotFoundError",
+    "NotSupportedError",
+    "ObjectFileError",
+    "Placed",
+    "Program",
+    "Ref",
+    "Removed",
+    "StaleRevisionError",
+    "VerifierError",
+    "loader",
+    "netkit",
+    "netns",
+    "progs",
+    "tcx",
+]

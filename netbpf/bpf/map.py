@@ -107,7 +107,9 @@ class Map(KernelObject):
             raise refused(f"look up in map {self._shape.name}", error) from error
 
     def split(self, value: bytes) -> list[bytes]:
-        """A per-CPU map's value taken apart: one value for each possible CPU."""
+        """The values that ``lookup`` gave: of a per-CPU map one for each possible CPU, else one."""
+        if not self.per_cpu:
+            return [value]
         step = len(value) // possible_cpus()
         return [value[i : i + self._shape.value_size] for i in range(0, len(value), step)]
 

@@ -26,9 +26,9 @@ def devices(incomplete: str) -> list[str]:
 def _hooks(ctx: typer.Context) -> Hooks:
     """The hooks of the noun that the command was called by."""
     if ctx.parent is not None and ctx.parent.info_name == "netkit":
-        from netbpf.netkit import attach as netkit_attach
+        from netbpf import netkit
 
-        return netkit_attach.HOOKS
+        return netkit.HOOKS
     from netbpf import tcx
 
     return tcx.HOOKS

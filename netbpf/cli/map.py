@@ -65,14 +65,17 @@ def dump(map: Id) -> None:
             return decode(btf, type_id, data) if btf is not None and type_id else data.hex()
 
         for key in found.keys():  # noqa: SIM118
-            # An element may go between the two calls.
-            for raw in filter(None, [found.lookup(key)]):
-                value = (
-                    [shown(info.btf_value_type_id, each) for each in found.split(raw)]
-                    if found.per_cpu
-                    else shown(info.btf_value_type_id, raw)
-                )
-                elements.append({"key": shown(info.btf_key_type_id, key), "value": value})
+            raw = found.lookup(key)
+            if raw is None:
+                # It went between the two calls.
+                continue
+            value = [shown(info.btf_value_type_id, each) for each in found.split(raw)]
+            elements.append(
+                {
+                    "key": shown(info.btf_key_type_id, key),
+                    "value": value if found.per_cpu else value[0],
+                }
+            )
     emit({"elements": elements}, lambda: _say_elements(elements))
 
 

@@ -107,9 +107,9 @@ def add(
         kind = "single netkit device" if single else "netkit pair"
         emit({"dry_run": True, "device": None}, lambda: say(f"would make the {kind} {name}"))
         return
-    from netbpf.netkit import device
+    from netbpf import netkit
 
-    made = device.add(name, peer_netns=peer_netns, **wanted)
+    made = netkit.add(name, peer_netns=peer_netns, **wanted)
     emit({"device": _document(made)}, lambda: _table([made]))
 
 
@@ -132,7 +132,7 @@ def set(
     up: Annotated[bool | None, typer.Option("--up/--down", help="Set this end up or down.")] = None,
 ) -> None:
     """Change a netkit device; mode, scrub, headroom, tailroom and pairing are fixed for good."""
-    from netbpf.netkit import device
+    from netbpf import netkit
 
     changes: dict[str, Any] = {
         "policy": policy,
@@ -142,14 +142,14 @@ def set(
         "up": up,
     }
     if settings.dry_run:
-        found = device.get(name)
+        found = netkit.get(name)
         words = ", ".join(f"{key} {value}" for key, value in changes.items() if value is not None)
         emit(
             {"dry_run": True, "device": _document(found)},
             lambda: say(f"would set {words or 'nothing'} on {name}"),
         )
         return
-    changed = device.set(name, **changes)
+    changed = netkit.set(name, **changes)
     emit({"device": _document(changed)}, lambda: _table([changed]))
 
 
@@ -161,13 +161,13 @@ def delete(
     ],
 ) -> None:
     """Delete netkit devices; deleting one end of a pair deletes the other."""
-    from netbpf.netkit import device
+    from netbpf import netkit
 
     if settings.dry_run:
-        found = [device.get(name).name for name in names]
+        found = [netkit.get(name).name for name in names]
         emit({"dry_run": True, "deleted": found}, lambda: say(f"would delete {', '.join(found)}"))
         return
-    gone = device.delete(*names)
+    gone = netkit.delete(*names)
     emit({"deleted": gone}, lambda: say(f"deleted {', '.join(gone)}"))
 
 
@@ -179,9 +179,9 @@ def show(
     ] = None,
 ) -> None:
     """Show the netkit devices of a namespace."""
-    from netbpf.netkit import device
+    from netbpf import netkit
 
-    found = device.show(name)
+    found = netkit.show(name)
     emit({"devices": [_document(each) for each in found]}, lambda: _table(found))
 
 
@@ -201,11 +201,11 @@ def chain(
     ] = None,
 ) -> None:
     """Show the programs on a netkit device's sides, in the order in which they run."""
-    from netbpf.netkit import attach
+    from netbpf import netkit
 
     ifindex = shared.ifindex_of(device)
-    names = (hook,) if hook else attach.HOOKS.names
-    chains = [(settings.netns, device, attach.chain(ifindex, name)) for name in names]
+    names = (hook,) if hook else netkit.HOOKS.names
+    chains = [(settings.netns, device, netkit.chain(ifindex, name)) for name in names]
     shared.show_chains(chains, empty=True)
 
 

@@ -26,9 +26,7 @@ def program(text: str, variables: Sequence[str], hook: Hook) -> Iterator[Program
     source = _object_file(text)
     if source is None:
         if variables:
-            raise ValueError(
-                f"--set changes what is loaded from a file, and {text} is loaded already"
-            )
+            raise ValueError(f"--set is for what is loaded from a file; {text} is loaded already")
         with _loaded(text) as found:
             yield found
         return
