@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lab.arch import Arch
+from lab.cache import lock_path, locked
 from lab.errors import LabError, NoMirrorError
 from lab.process import run_tool
 from lab.sources import Mirror, machine_mirrors, stanzas
@@ -105,7 +106,7 @@ class Apt:
         }
 
     def download(self, packages: Iterable[str], into: Path) -> list[Path]:
-        """Download packages (``name`` or ``name=version``), signatures checked, without dependencies."""
+        """Download packages (``name`` or ``name=version``) without their dependencies."""
         into.mkdir(parents=True, exist_ok=True)
         wanted = list(packages)
         self._run("apt-get", "download", *wanted, doing=f"download {' '.join(wanted)}", cwd=into)
@@ -125,7 +126,14 @@ class Apt:
         return sorted(into.glob("*.deb"))
 
     def _run(self, tool: str, *words: str, doing: str, cwd: Path | None = None) -> str:
-        return run_tool([tool, "-c", self._config, "-q", *words], doing=doing, cwd=cwd)
+        # apt would fail, not wait, where another lab uses the same lists.
+        with locked(lock_path(self._state)):
+            return run_tool([tool, "-c", self._config, "-q", *words], doing=doing, cwd=cwd)
+
+
+def deb_field(deb: Path, field: str) -> str:
+    """One field of a package file's control data."""
+    return run_tool(["dpkg-deb", "-f", deb, field], doing=f"read {deb.name}").strip()
 
 
 def unpack(debs: Iterable[Path], into: Path) -> None:

@@ -10,15 +10,26 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lab.errors import LabError
+
+GUESTS_OWN = ("dev", "proc", "run", "sys")
+"""Top folders that the guest does not share with the host."""
+
 
 def cache_root() -> Path:
-    """The lab's own folder below ``$XDG_CACHE_HOME`` (``~/.cache`` when unset); made when absent."""
+    """The lab's own folder below ``$XDG_CACHE_HOME`` or ``~/.cache``; made when absent.
+
+    :raises LabError: it is in a folder that the guest does not share.
+    """
     base = os.environ.get("XDG_CACHE_HOME", "")
     # The XDG rules: a relative path is to be ignored.
     home = Path(base) if base.startswith("/") else Path.home() / ".cache"
     root = home / "netbpf" / "lab"
     root.mkdir(parents=True, exist_ok=True)
-    return root.resolve()
+    root = root.resolve()
+    if root.parts[1] in GUESTS_OWN:
+        raise LabError(f"the cache {root} is in a folder that the guest has its own of")
+    return root
 
 
 @contextmanager

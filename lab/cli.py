@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,14 +14,31 @@ from lab.arch import host_arch
 from lab.cache import cache_root
 from lab.errors import LOST, LabError
 from lab.guest import Guest, Job, Machine
-from lab.kernel import Kernels
-from lab.tools import Tools
+from lab.kernel import Kernel, Kernels
+from lab.kvm import TRIAL, kvm_works
+from lab.netdevsim import with_netdevsim
+from lab.tools import Tool, Tools
 from lab.tree import private_tree
+
+BOOT = 60.0
+"""Seconds until the command has to run; it takes three on two quiet processors with TCG."""
+
+_RUN = Path(__file__).with_name("run")
+_USAGE = "lab/run [OPTIONS] -- COMMAND [ARGUMENT...]\n       lab/run [OPTIONS] --prepare"
+_EPILOG = """\
+examples:
+  lab/run -- uname -r
+  lab/run --kernel 6.12 -- .venv/bin/pytest tests/integration
+  lab/run --netdevsim --out report -- sh -c 'ip -d link >$NETBPF_LAB_OUT/links'
+
+exit status: the command's own (128+N when signal N ended it); 125 when the lab failed or the
+guest was lost (panic, hang, timeout), with the last lines of its console; 2 for wrong options.
+docs/lab.md tells the rest."""
 
 
 def main(argv: list[str]) -> int:
-    """Run the command line; the status is the command's own, or 125 when the lab failed."""
-    options = _parser().parse_args(argv)
+    """Run the command line and return the exit status."""
+    options = _parse(argv)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end)
     try:
@@ -35,42 +54,162 @@ def _end(number: int, _: object) -> None:
     raise SystemExit(128 + number)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="lab/run")
-    parser.add_argument("--kernel", default="latest")
-    parser.add_argument("--netdevsim", action="store_true")
-    parser.add_argument("--timeout", type=float, default=900.0)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--debs", type=Path)
-    parser.add_argument("--refresh", action="store_true")
-    parser.add_argument("--prepare", action="store_true")
-    parser.add_argument("--verbose", action="store_true")
-    parser.add_argument("command", nargs="*")
-    return parser
+def _parse(argv: list[str]) -> argparse.Namespace:
+    """Split at the first ``--``: what follows is the command, untouched."""
+    parser = argparse.ArgumentParser(
+        prog="lab/run",
+        usage=_USAGE,
+        description="Run one command in a QEMU guest with a newer kernel, on the host's files.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add(
+        "--kernel",
+        default="latest",
+        metavar="latest|6.12|7.2|PATH",
+        help="the newest Debian cloud kernel (default, 7.1 at the least), the newest of a version, "
+        "or an image of your own (bzImage or vmlinux)",
+    )
+    add("--netdevsim", action="store_true", help="build and load the netdevsim module")
+    add("--out", type=Path, metavar="DIR", help="a folder that the guest may write to")
+    add(
+        "--timeout",
+        type=_seconds,
+        default=900.0,
+        metavar="S",
+        help="seconds until the guest counts as lost (default 900; 0: never)",
+    )
+    add(
+        "--cpus",
+        type=_positive,
+        default=_cpus(),
+        metavar="N",
+        help="processors (default %(default)s)",
+    )
+    add("--memory", type=_positive, default=1024, metavar="MB", help="(default %(default)s)")
+    add(
+        "--accel",
+        choices=("auto", "kvm", "tcg"),
+        default="auto",
+        help="auto (default): KVM where a trial guest ran with it, else emulation",
+    )
+    add("--debs", type=Path, metavar="DIR", help="take packages from this folder, use no mirror")
+    add("--refresh", action="store_true", help="ask the mirror for a newer kernel, try KVM again")
+    add("--prepare", action="store_true", help="fill the cache, run nothing")
+    add("--verbose", action="store_true", help="tell on standard error what runs and how long")
+    split = argv.index("--") if "--" in argv else len(argv)
+    options = parser.parse_args(argv[:split])
+    options.command = argv[split + 1 :]
+    if options.prepare == bool(options.command):
+        parser.error("either a command after -- or --prepare")
+    return options
+
+
+def _seconds(text: str) -> float | None:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise ValueError
+    return value or None
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+def _cpus() -> int:
+    # Two at the least: what races on one processor is not seen there.
+    return max(2, min(4, len(os.sched_getaffinity(0))))
 
 
 def _run(options: argparse.Namespace) -> int:
-    arch = host_arch()
-    cache = cache_root()
+    if os.geteuid() != 0:
+        raise LabError(
+            "needs root, for the mounts that show the host's files to the guest: "
+            f"sudo {_RUN.parent.name}/{_RUN.name} ..."
+        )
+    arch, cache = host_arch(), cache_root()
+    if options.debs is not None and not options.debs.is_dir():
+        raise LabError(f"--debs {options.debs}: no such folder")
     tools = Tools(cache, arch, options.debs)
+    kernels = Kernels(cache, arch, tools, options.debs)
     qemu, virtiofsd, modprobe = tools.qemu(), tools.virtiofsd(), tools.kmod("modprobe")
-    kernel = Kernels(cache, arch, tools, options.debs).get(options.kernel, refresh=options.refresh)
+    kernel = kernels.get(options.kernel, refresh=options.refresh)
+    if options.netdevsim:
+        kernel = with_netdevsim(kernel, cache, arch, tools, options.debs)
+    kvm = _kvm(options, cache, qemu, kernel)
+    if options.verbose:
+        how = "KVM" if kvm else "TCG"
+        print(f"lab: Linux {kernel.release}, {qemu.path}, {how}", file=sys.stderr)
     if options.prepare:
         return 0
-    out = options.out
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        out = out.resolve()
-    job = Job(options.command, Path.cwd(), dict(os.environ), out, options.netdevsim)
-    machine = Machine(arch, kernel, qemu, virtiofsd, modprobe, kvm=False)
-    tree = private_tree(cache)
-    with Guest(machine, tree, job) as guest:
-        status = guest.wait(boot=60, total=options.timeout)
-        if options.verbose:
-            print(f"lab: ready after {guest.streams.ready_after} s", file=sys.stderr)
+    job = _job(options)
+    machine = Machine(arch, kernel, qemu, virtiofsd, modprobe, kvm, options.cpus, options.memory)
+    return _guest(machine, cache, job, options)
+
+
+def _kvm(options: argparse.Namespace, cache: Path, qemu: Tool, kernel: Kernel) -> bool:
+    if options.accel != "auto":
+        return bool(options.accel == "kvm")
+
+    def trial() -> bool:
+        command = [str(_RUN), "--accel=kvm", f"--kernel={options.kernel}", f"--timeout={TRIAL:g}"]
+        done = subprocess.run(
+            [*command, "--", "true"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            check=False,
+        )
+        return done.returncode == 0
+
+    return kvm_works(cache, qemu, kernel, trial, again=options.refresh)
+
+
+def _job(options: argparse.Namespace) -> Job:
+    try:
+        cwd = Path.cwd()
+        out = options.out
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+            out = out.resolve()
+    except OSError as e:
+        raise LabError(str(e)) from e
+    return Job(options.command, cwd, dict(os.environ), out, options.netdevsim)
+
+
+def _guest(machine: Machine, cache: Path, job: Job, options: argparse.Namespace) -> int:
+    _raise_file_limit()
+    guest = Guest(machine, private_tree(cache), job)
+    messages = ""
+    with guest as streams:
+        status = streams.pump(boot=BOOT, total=options.timeout)
         if status is None:
-            print(f"lab: the guest was lost: {guest.streams.reason}", file=sys.stderr)
-            print(guest.messages(), file=sys.stderr, end="")
-            print(guest.streams.console_tail(), file=sys.stderr)
-            return LOST
+            messages = guest.messages()
+    streams.flush(wait=status is not None)
+    if options.verbose and streams.ready_after is not None:
+        print(f"lab: the command started after {streams.ready_after:.1f} s", file=sys.stderr)
+    if status is None:
+        print(f"lab: the guest was lost: {streams.reason}", file=sys.stderr)
+        for text in (messages, streams.console_tail()):
+            if text:
+                print(text, file=sys.stderr)
+        return LOST
     return status
+
+
+def _raise_file_limit() -> None:
+    """The older file server holds a descriptor for every file that the guest looked at."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for limit in (1_000_000, hard):
+        if limit <= soft:
+            continue
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, max(limit, hard)))
+            return
+        except (OSError, ValueError):
+            continue  # above the hard limit, without CAP_SYS_RESOURCE

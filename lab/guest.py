@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import socket
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from lab.arch import Arch
 from lab.kernel import Kernel
-from lab.process import DIES_WITH_US
+from lab.process import dies_with_us
 from lab.streams import Streams
 from lab.tools import Tool
 from lab.tree import Tree
+
+PORTS = ("stdout", "stderr", "control", "console")
+"""The guest's ways out: numbered from 1 as lab/init.sh opens them, the console apart."""
 
 INIT = Path(__file__).with_name("init.sh")
 
@@ -55,8 +60,8 @@ class Machine:
     virtiofsd: Tool
     modprobe: Tool
     kvm: bool
-    cpus: int = 2
-    memory: int = 1024
+    cpus: int
+    memory: int
     """Mebibytes; taken from the host only as far as the guest touches them."""
 
 
@@ -67,58 +72,49 @@ class Guest:
         self._machine = machine
         self._tree = tree
         self._job = job
-        self._processes: list[subprocess.Popen[bytes]] = []
-        self._sockets: list[socket.socket] = []
-        self._log = tempfile.TemporaryFile()
+        self._owned = ExitStack()
+        self._deaths: dict[int, str] = {}
+        # As a context manager, but the owner is the stack.
+        self._log = self._owned.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
 
-    def __enter__(self) -> Guest:
+    def __enter__(self) -> Streams:
         try:
-            self._start()
+            return self._start()
         except BaseException:
-            self.__exit__()
+            self._owned.close()
             raise
-        return self
 
     def __exit__(self, *_: object) -> None:
-        for process in self._processes:
-            process.kill()
-        for process in self._processes:
-            process.wait()
-        for end in self._sockets:
-            end.close()
-        self._log.close()
+        self._owned.close()
 
     def messages(self) -> str:
         """What QEMU and the file servers had to say."""
         self._log.seek(0)
-        return self._log.read().decode(errors="replace")
+        lines = self._log.read().decode(errors="replace").splitlines()
+        # The old file server says this of every connection that ends.
+        return "\n".join(line for line in lines if not line.startswith("fv_remove_watch"))
 
-    def wait(self, *, boot: float, total: float | None) -> int | None:
-        """Pass the output on until the command ended; its status, or None for a lost guest.
-
-        :param boot: seconds that the guest has to start the command.
-        :param total: seconds for all of it.
-        """
-        return self.streams.pump(boot=boot, total=total)
-
-    def _start(self) -> None:
+    def _start(self) -> Streams:
         self._write_run()
-        files = self._serve("fs", self._tree.root, "cache=always")
-        shares = [("root", files)]
+        shares = {"root": self._serve("root", self._tree.root, "always")}
         if self._job.out is not None:
-            shares.append(("out", self._serve("out", self._job.out, "cache=auto")))
+            shares["out"] = self._serve("out", self._job.out, "auto")
         self._tree.seal()
-        ports = [socket.socketpair() for _ in range(4)]
-        self._sockets += [end for pair in ports for end in pair]
-        theirs = [pair[1] for pair in ports]
+        ours, theirs = [], []
+        for _ in PORTS:
+            pair = socket.socketpair()
+            ours.append(self._owned.enter_context(pair[0]))
+            theirs.append(self._owned.enter_context(pair[1]))
+        passed = [*shares.values(), *theirs]
         argv = qemu_command(
-            self._machine, [(tag, s.fileno()) for tag, s in shares], [s.fileno() for s in theirs]
+            self._machine,
+            {tag: end.fileno() for tag, end in shares.items()},
+            [end.fileno() for end in theirs],
         )
-        passed = [*theirs, *(s for _, s in shares)]
-        self._spawn(argv, passed)
+        self._spawn("QEMU", argv, passed)
         for end in passed:
             end.close()
-        self.streams = Streams(*(pair[0] for pair in ports))
+        return Streams(ours, self._deaths)
 
     def _write_run(self) -> None:
         run = self._tree.run
@@ -128,40 +124,41 @@ class Guest:
         init = run / "init"
         init.write_bytes(INIT.read_bytes())
         init.chmod(0o755)
-        (run / "settings").write_bytes(
-            os.fsencode(settings(self._machine.kernel, self._machine.modprobe, self._job))
-        )
+        text = settings(self._machine.kernel, self._machine.modprobe, self._job)
+        (run / "settings").write_bytes(os.fsencode(text))
 
     def _serve(self, name: str, source: Path, cache: str) -> socket.socket:
         """Start a file server for *source*; the socket is connected to it already."""
+        client = self._owned.enter_context(socket.socket(socket.AF_UNIX))
         folder = os.open(self._tree.run, os.O_PATH)
-        address = f"/proc/self/fd/{folder}/{name}"  # short, whatever the cache's path is
-        listener = socket.socket(socket.AF_UNIX)
-        client = socket.socket(socket.AF_UNIX)
-        self._sockets += [listener, client]
         try:
-            listener.bind(address)
-            listener.listen(1)
-            client.connect(address)
+            address = f"/proc/self/fd/{folder}/{name}.sock"  # short, whatever the cache's path is
+            with socket.socket(socket.AF_UNIX) as listener:
+                listener.bind(address)
+                listener.listen(1)
+                client.connect(address)
+                argv = virtiofsd_command(self._machine.virtiofsd, listener.fileno(), source, cache)
+                self._spawn("the file server", argv, [listener])
         finally:
             os.close(folder)
-        argv = virtiofsd_command(self._machine.virtiofsd, listener.fileno(), source, cache)
-        self._spawn(argv, [listener])
-        listener.close()
         return client
 
-    def _spawn(self, argv: Sequence[str], passed: Sequence[socket.socket]) -> None:
-        self._processes.append(
-            subprocess.Popen(
-                [*DIES_WITH_US, *argv],
-                stdin=subprocess.DEVNULL,
-                stdout=self._log,
-                stderr=self._log,
-                pass_fds=[s.fileno() for s in passed],
-                # Ctrl-C is for us to handle, in order.
-                process_group=0,
-            )
+    def _spawn(self, name: str, argv: list[str], passed: list[socket.socket]) -> None:
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+            pass_fds=[end.fileno() for end in passed],
+            # Ctrl-C is for us to handle, in order.
+            process_group=0,
+            preexec_fn=dies_with_us(),
         )
+        self._owned.callback(process.wait)
+        self._owned.callback(process.kill)
+        death = os.pidfd_open(process.pid)
+        self._owned.callback(os.close, death)
+        self._deaths[death] = name
 
 
 def settings(kernel: Kernel, modprobe: Tool, job: Job) -> str:
@@ -190,51 +187,53 @@ def settings(kernel: Kernel, modprobe: Tool, job: Job) -> str:
 
 def virtiofsd_command(virtiofsd: Tool, fd: int, source: Path, cache: str) -> list[str]:
     """The command line of a file server that confines itself to *source*."""
-    if "libexec" in str(virtiofsd.path):
-        mode = cache.removeprefix("cache=")
+    if virtiofsd.path.parent.name == "libexec":
+        # The Rust one; file handles spare it a descriptor for every file the guest looked at.
         return virtiofsd.argv(
-            f"--fd={fd}", "--shared-dir", source, "--sandbox=chroot", f"--cache={mode}",
-            "--log-level=warn", "--inode-file-handles=never",
-        )  # fmt: skip
-    return virtiofsd.argv(
-        f"--fd={fd}", "-f", "-o", f"source={source}", "-o", "sandbox=chroot", "-o", cache,
-        "-o", "log_level=warn", "--rlimit-nofile=0",
-    )  # fmt: skip
+            f"--fd={fd}",
+            f"--shared-dir={source}",
+            "--sandbox=chroot",
+            f"--cache={cache}",
+            "--log-level=warn",
+            "--inode-file-handles=prefer",
+        )
+    escaped = re.sub(r"([\\,])", r"\\\1", str(source))
+    options = (f"source={escaped}", "sandbox=chroot", f"cache={cache}", "log_level=warn")
+    return virtiofsd.argv(f"--fd={fd}", "-f", "--rlimit-nofile=0", "-o", ",".join(options))
 
 
-def qemu_command(
-    machine: Machine, shares: Sequence[tuple[str, int]], ports: Sequence[int]
-) -> list[str]:
+def qemu_command(machine: Machine, shares: Mapping[str, int], ports: Sequence[int]) -> list[str]:
     """The command line of QEMU.
 
     :param shares: tag and connected socket of each file server.
-    :param ports: connected sockets for standard output, standard error, control and console.
+    :param ports: a connected socket for each of ``PORTS``.
     """
     arch = machine.arch
-    accel = ["-accel", "kvm", "-cpu", "host"]
-    if not machine.kvm:
-        accel = ["-accel", "tcg,thread=multi", "-cpu", "max"]
     words = [
-        "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-monitor", "none",
-        *accel,
-        "-machine", f"{arch.machine},memory-backend=mem",
-        "-smp", str(machine.cpus),
-        "-m", f"{machine.memory}M",
-        "-object", f"memory-backend-memfd,id=mem,size={machine.memory}M,share=on",
-        "-device", "virtio-serial-pci,max_ports=4",
-    ]  # fmt: skip
-    for tag, fd in shares:
+        *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-monitor", "none"),
+        *("-machine", f"{arch.machine},memory-backend=mem"),
+        *("-smp", str(machine.cpus)),
+        *("-m", f"{machine.memory}M"),
+        *("-object", f"memory-backend-memfd,id=mem,size={machine.memory}M,share=on"),
+        *("-device", f"virtio-serial-pci,max_ports={len(PORTS)}"),
+    ]
+    if machine.kvm:
+        words += ["-accel", "kvm", "-cpu", "host"]
+    else:
+        words += ["-accel", "tcg,thread=multi", "-cpu", "max"]
+    for tag, fd in shares.items():
         words += ["-chardev", f"socket,id={tag},fd={fd}"]
         words += ["-device", f"vhost-user-fs-pci,chardev={tag},tag={tag}"]
-    for number, (name, fd) in enumerate(zip(("stdout", "stderr", "control"), ports, strict=False)):
+    for number, (name, fd) in enumerate(zip(PORTS, ports, strict=True), start=1):
         words += ["-chardev", f"socket,id={name},fd={fd}"]
-        words += ["-device", f"virtserialport,nr={number + 1},chardev={name},name={name}"]
-    words += ["-chardev", f"socket,id=console,fd={ports[3]}", "-serial", "chardev:console"]
+        if name == "console":
+            words += ["-serial", f"chardev:{name}"]
+        else:
+            words += ["-device", f"virtserialport,nr={number},chardev={name},name={name}"]
     words += ["-kernel", str(machine.kernel.image)]
-    cmdline = [
-        "root=root rootfstype=virtiofs ro init=/run/init",
-        f"console={arch.console} quiet panic=-1 oops=panic",
-        arch.cmdline,
+    words += [
+        "-append",
+        "root=root rootfstype=virtiofs ro init=/run/init quiet panic=-1 oops=panic "
+        f"console={arch.console} {arch.cmdline}",
     ]
-    words += ["-append", " ".join(cmdline)]
     return machine.qemu.argv(*words)

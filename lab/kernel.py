@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.apt import Apt, unpack
+from lab.apt import Apt, deb_field, unpack
 from lab.arch import Arch
 from lab.cache import fill, write_atomically
 from lab.errors import LabError
@@ -71,7 +71,7 @@ class Kernels:
             release = self._fetch(wanted)
             write_atomically(choice, release + "\n")
             return self._entry(self._cache / "kernels" / release)
-        return own_image(Path(wanted), self._cache, self._arch)
+        return own_image(Path(wanted))
 
     def _entry(self, entry: Path) -> Kernel:
         image = entry / "vmlinux"
@@ -94,13 +94,10 @@ class Kernels:
                 seen.append(f"{suite}: {', '.join(releases(names, self._arch.flavour)) or 'none'}")
                 continue
             packages = kernel_packages(names, release)
-            versions = sorted(apt.versions(packages[0]), key=version_key)
 
             def make(part: Path, apt: Apt = apt, packages: list[str] = packages) -> None:
-                debs = apt.download(packages, part / ".debs")
-                self._build(part, debs)
+                self._build(part, apt.download(packages, part / ".debs"))
                 (part / "suite").write_text(apt.suites[0] + "\n")
-                (part / "version").write_text(versions[-1] + "\n")
 
             fill(self._cache / "kernels" / release, make)
             return release
@@ -144,6 +141,7 @@ class Kernels:
             vmlinux = extract_vmlinux((part / "vmlinuz").read_bytes())
             if vmlinux is not None:
                 (part / "vmlinux").write_bytes(vmlinux)
+        (part / "version").write_text(deb_field(debs[0], "Version") + "\n")
         run_tool(
             self._tools.kmod("depmod").argv("-b", part, release), doing=f"list modules of {release}"
         )
@@ -191,7 +189,7 @@ def _is_signed(names: Iterable[str], release: str) -> bool:
     return f"linux-image-{release}" in set(names)
 
 
-def own_image(path: Path, cache: Path, arch: Arch) -> Kernel:
+def own_image(path: Path) -> Kernel:
     """A kernel of one's own: a bzImage, Image or vmlinux, with its modules beside it or installed.
 
     :raises LabError: no such file, or no kernel.
@@ -210,5 +208,4 @@ def own_image(path: Path, cache: Path, arch: Arch) -> Kernel:
         Path("/"),
     ]
     base = next((b for b in places if (b / "lib/modules" / release / "modules.dep").exists()), None)
-    del cache, arch
     return Kernel(release, path, base, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 from pathlib import Path
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -17,9 +18,10 @@ MS_PRIVATE = 1 << 18
 MS_SLAVE = 1 << 19
 MNT_DETACH = 0x2
 MOUNT_ATTR_RDONLY = 0x1
+_PR_SET_PDEATHSIG = 1
 _AT_FDCWD = -100
 _AT_RECURSIVE = 0x8000
-# One number on every architecture, as for all calls since Linux 5.0 (include/uapi/asm-generic/unistd.h).
+# One number everywhere, as for all calls since 5.0 (include/uapi/asm-generic/unistd.h).
 _NR_MOUNT_SETATTR = 442
 
 
@@ -56,6 +58,16 @@ def mount(source: str, target: Path, fstype: str, flags: int, data: str = "") ->
         source.encode(), os.fsencode(target), fstype.encode(), ctypes.c_ulong(flags), data.encode()
     )
     _check(result, f"mount {target}")
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel kill this process when *parent* ends; for a child, right after its fork.
+
+    :raises OSError: the kernel's answer.
+    """
+    _check(_libc.prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL)), "prctl")
+    if os.getppid() != parent:  # it ended before the call
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def detach(target: str) -> None:

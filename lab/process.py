@@ -5,19 +5,23 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
+from lab import libc
 from lab.errors import LabError
 
-DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
-"""Prefix of a command that the kernel kills when the lab dies, however it dies."""
+# A process namespace ends as a whole with its first process: make's and apt's children too.
+_AS_ONE = ("unshare", "--pid", "--fork", "--kill-child=KILL", "--mount-proc", "--")
 
-# The same for a command that starts others: a process namespace ends as a whole with its first one.
-TREE_DIES_WITH_US = (
-    *DIES_WITH_US,
-    *("unshare", "--pid", "--fork", "--kill-child=KILL", "--mount-proc", "--"),
-)
+
+def dies_with_us() -> Callable[[], None]:
+    """What a child has to call after its fork, for the kernel to kill it when the lab dies.
+
+    The lab has one thread, so this is safe as ``preexec_fn``.
+    """
+    return partial(libc.die_with, os.getpid())
 
 
 def run_tool(
@@ -37,7 +41,7 @@ def run_tool(
         raise LabError(f"{doing}: no program {command[0]} on this machine")
     try:
         done = subprocess.run(
-            [*TREE_DIES_WITH_US, *command],
+            [*_AS_ONE, *command],
             cwd=cwd,
             env={**os.environ, "LC_ALL": "C", **(env or {})},
             stdin=subprocess.DEVNULL,
@@ -45,6 +49,7 @@ def run_tool(
             text=True,
             errors="replace",
             check=False,
+            preexec_fn=dies_with_us(),
         )
     except OSError as e:
         raise LabError(f"{doing}: {e}") from e

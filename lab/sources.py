@@ -17,7 +17,7 @@ class Mirror:
     uri: str
     suites: tuple[str, ...]
     signed_by: str | None
-    """The value of Signed-By as it stands: paths, fingerprints or an armoured key; None = apt's own keys."""
+    """The value of Signed-By as it stands: paths, fingerprints or a key; None = apt's own keys."""
 
     def deb822(self, suites: Iterable[str]) -> str:
         """A source of packages from *suites* at this mirror, in deb822 style."""
@@ -51,7 +51,7 @@ def machine_mirrors(etc: Path = Path("/etc/apt")) -> list[Mirror]:
 
 def parse_one_line(text: str) -> list[Mirror]:
     """The Debian mirrors of a sources.list in one-line style."""
-    found = []
+    found: list[Mirror] = []
     for line in text.splitlines():
         words = re.fullmatch(
             r"deb\s+(?:\[(?P<options>[^]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)\s+(?P<parts>.+)",
@@ -70,7 +70,7 @@ def parse_one_line(text: str) -> list[Mirror]:
 
 def parse_deb822(text: str) -> list[Mirror]:
     """The Debian mirrors of a ``.sources`` file in deb822 style."""
-    found = []
+    found: list[Mirror] = []
     for stanza in stanzas(text):
         if "deb" not in stanza.get("types", "").split():
             continue

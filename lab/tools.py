@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -116,17 +118,16 @@ class Tools:
             script = root / "lab" / name
             script.write_text(
                 "#!/bin/sh\n"
-                f"LD_LIBRARY_PATH='{self._libraries(target)['LD_LIBRARY_PATH']}' \\\n"
-                f"    exec '{target}/lab/.{name}/{name}' \"$@\"\n"
+                f"LD_LIBRARY_PATH={shlex.quote(self._libraries(target)['LD_LIBRARY_PATH'])} \\\n"
+                f'    exec {shlex.quote(f"{target}/lab/.{name}/{name}")} "$@"\n'
             )
             script.chmod(0o755)
 
-    def _unpack(self, package: str, choose: object, root: Path) -> None:
+    def _unpack(self, package: str, choose: Callable[[Apt], str | None], root: Path) -> None:
         debs = root / ".debs"
         if self._debs is None:
             apt = self._host_apt()
-            suite = choose(apt) if callable(choose) else None
-            unpack(apt.download_with_missing(package, suite, debs), root)
+            unpack(apt.download_with_missing(package, choose(apt), debs), root)
             shutil.rmtree(debs)
         else:
             found = sorted(self._debs.glob("*.deb"))

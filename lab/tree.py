@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from lab import libc
+from lab.cache import GUESTS_OWN
 from lab.errors import LabError
 
 # Views of this kernel, not files: the guest has its own. nsfs would keep a namespace alive.
 _KERNEL_VIEWS = frozenset(
-    "proc sysfs devtmpfs devpts cgroup cgroup2 bpf nsfs tracefs debugfs securityfs configfs "
-    "efivarfs mqueue hugetlbfs autofs pstore binfmt_misc fusectl rpc_pipefs".split()
+    (
+        *("autofs", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts"),
+        *("devtmpfs", "efivarfs", "fusectl", "hugetlbfs", "mqueue", "nsfs", "proc", "pstore"),
+        *("rpc_pipefs", "securityfs", "sysfs", "tracefs"),
+    )
 )
-_HIDDEN = ("proc", "sys", "dev")
 
 
 class Tree:
@@ -36,13 +38,8 @@ class Tree:
 def private_tree(cache: Path) -> Tree:
     """Leave the host's mount namespace and build the tree in the new one.
 
-    :raises LabError: not root, or the kernel refused.
+    :raises LabError: the kernel refused.
     """
-    if os.geteuid() != 0:
-        raise LabError(
-            "the lab needs root (CAP_SYS_ADMIN: it mounts the guest's view of the files); "
-            "run it with sudo"
-        )
     root = cache / "tree"
     root.mkdir(exist_ok=True)
     nowhere = Path("/")
@@ -59,9 +56,9 @@ def private_tree(cache: Path) -> Tree:
             if target.startswith(f"{root}/"):
                 libc.detach(target)
         libc.make_tree_read_only(root)
-        for name in _HIDDEN:
-            libc.mount("tmpfs", root / name, "tmpfs", libc.MS_RDONLY, "size=4k,mode=0755")
-        libc.mount("tmpfs", root / "run", "tmpfs", 0, "size=16m,mode=0755")
+        for name in GUESTS_OWN:
+            flags = 0 if name == "run" else libc.MS_RDONLY
+            libc.mount("tmpfs", root / name, "tmpfs", flags, "size=16m,mode=0755")
     except OSError as e:
         raise LabError(
             f"cannot build the guest's view of the files: {e} (needs CAP_SYS_ADMIN, Linux 5.12)"
