@@ -89,7 +89,7 @@ def add(
     Since Linux 6.7; ``scrub`` 6.13; ``headroom`` and ``tailroom`` 6.14; ``single`` 7.1
     (drivers/net/netkit.c).
     """
-    with ExitStack() as stack:
+    with _taken_back_on_failure() as made, ExitStack() as stack:
         if isinstance(peer_netns, str):
             peer_netns = stack.enter_context(NetNS.parse(peer_netns))
         if peer_netns is not None and peer_netns.is_current():
@@ -122,17 +122,16 @@ def add(
         if settings.peer_netns is not None:
             with entered(settings.peer_netns):
                 peer_rtnl = stack.enter_context(Rtnl())
-        with _taken_back_on_failure(rtnl) as made:
-            with held():
-                made.append(create(rtnl, peer_rtnl, settings))
-            link = links.get(rtnl, made[0])
-            check_taken(link, settings)
-            if not settings.single:
-                if link.peer_ifindex is None:
-                    raise KernelError(f"add {name}", errno.ENOTCONN, "its peer is gone already")
-                _dress(peer_rtnl, link.peer_ifindex, f"the peer of {link.name}", other_addrs, up)
-            _dress(rtnl, link.ifindex, link.name, own_addrs, up)
-            return read(rtnl, link.ifindex)
+        with held():
+            made.append(create(rtnl, peer_rtnl, settings))
+        link = links.get(rtnl, made[0])
+        check_taken(link, settings)
+        if not settings.single:
+            if link.peer_ifindex is None:
+                raise KernelError(f"add {name}", errno.ENOTCONN, "its peer is gone already")
+            _dress(peer_rtnl, link.peer_ifindex, f"the peer of {link.name}", other_addrs, up)
+        _dress(rtnl, link.ifindex, link.name, own_addrs, up)
+        return read(rtnl, link.ifindex)
 
 
 def set(
@@ -237,15 +236,15 @@ def _dress(
 
 
 @contextmanager
-def _taken_back_on_failure(rtnl: Rtnl) -> Iterator[list[int]]:
+def _taken_back_on_failure() -> Iterator[list[int]]:
     """A list for the ifindex of the device made in the block; deleted again if the block fails."""
     made: list[int] = []
     try:
         yield made
     except BaseException:
-        with held(), suppress(Refusal):
-            for ifindex in made:
-                links.delete(rtnl, ifindex)
+        if made:
+            with held(), suppress(Refusal), Rtnl() as rtnl:
+                links.delete(rtnl, made[0])
         raise
 
 

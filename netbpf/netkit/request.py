@@ -54,7 +54,7 @@ _ADD_MEANINGS = {
 def create(rtnl: Rtnl, peer_rtnl: Rtnl, settings: Settings) -> int:
     """Ask for the device and return its ifindex; ``peer_rtnl`` stands where the other end goes.
 
-    :raises NotSupportedError: this kernel has no netkit.
+    :raises NotSupportedError: this kernel has no netkit, or no singles.
     :raises NetlinkError: the kernel refused.
     """
     try:
@@ -64,6 +64,10 @@ def create(rtnl: Rtnl, peer_rtnl: Rtnl, settings: Settings) -> int:
             raise NotSupportedError(
                 "netkit", since="6.7", hint="or it was built without CONFIG_NETKIT"
             ) from error
+        if error.errno == errno.EEXIST and settings.single and not _is_here(settings.name):
+            # A kernel that knows no singles makes a pair, and calls its other end nkN: this one.
+            feature, since = _SINCE["IFLA_NETKIT_PAIRING"]
+            raise NotSupportedError(feature, since=since) from error
         meanings = dict(_ADD_MEANINGS)
         if error.errno == errno.EEXIST:
             meanings[errno.EEXIST] = _who_has_the_name(rtnl, peer_rtnl, settings)

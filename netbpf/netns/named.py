@@ -69,18 +69,20 @@ def delete(name: str) -> None:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NotFoundError("namespace", name) from error
-    try:
-        libc.umount(os.fspath(path), libc.MNT_DETACH)
-    except OSError as error:
-        # EINVAL: not a mount point here, so only the file is left. ENOENT: somebody was faster.
-        if error.errno not in (errno.EINVAL, errno.ENOENT):
+    # Held, as a name whose namespace is unmounted but whose file stays would be half deleted.
+    with held():
+        try:
+            libc.umount(os.fspath(path), libc.MNT_DETACH)
+        except OSError as error:
+            # EINVAL: not a mount point here, so only the file is left. ENOENT: another was faster.
+            if error.errno not in (errno.EINVAL, errno.ENOENT):
+                raise _refused(operation, error) from error
+        try:
+            path.unlink()
+        except FileNotFoundError as error:
+            raise NotFoundError("namespace", name) from error
+        except OSError as error:
             raise _refused(operation, error) from error
-    try:
-        path.unlink()
-    except FileNotFoundError as error:
-        raise NotFoundError("namespace", name) from error
-    except OSError as error:
-        raise _refused(operation, error) from error
 
 
 def list_names() -> list[str]:

@@ -250,7 +250,6 @@ while True:
         netns.add(name)
     except KeyboardInterrupt:
         left = (netns.RUN_DIR / name).exists()
-        # What was finished before the interruption was delivered is taken back too.
         print("left" if left else "clean", flush=True)
         sys.exit(1 if left else 0)
     netns.delete(name)
