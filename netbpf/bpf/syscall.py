@@ -84,6 +84,11 @@ def prog_load(attr: ctypes.Structure) -> int:
     return libc.bpf(uapi.BPF_PROG_LOAD, attr)
 
 
+def prog_bind_map(prog_fd: int, map_fd: int) -> None:
+    """BPF_PROG_BIND_MAP: the program holds the map from now on, though it does not use it."""
+    libc.bpf(uapi.BPF_PROG_BIND_MAP, uapi.ProgBindMapAttr(prog_fd=prog_fd, map_fd=map_fd))
+
+
 def btf_load(attr: ctypes.Structure) -> int:
     """BPF_BTF_LOAD: a new BTF object's descriptor. ``attr`` is a ``uapi.BtfLoadAttr``."""
     return libc.bpf(uapi.BPF_BTF_LOAD, attr)

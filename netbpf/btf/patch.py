@@ -20,7 +20,7 @@ def patched(
     :param datasecs: by the id of a DATASEC: its size in bytes, and the offsets of its variables
         by their VAR ids where they are other than the blob says. They come out sorted by offset,
         as the kernel wants them (kernel/bpf/btf.c: btf_datasec_check_meta).
-    :param linkages: by the id of a FUNC: its linkage.
+    :param linkages: by the id of a FUNC or VAR: its linkage.
     """
     data = bytearray(btf.data)
     prefix = "<" if btf.byteorder == "little" else ">"
@@ -44,7 +44,11 @@ def patched(
                 variable.size,
             )
     for type_id, linkage in (linkages or {}).items():
-        if not isinstance(btf.type(type_id), t.Func):
-            raise ValueError(f"type {type_id} is no FUNC")
-        struct.pack_into(prefix + "I", data, btf.position(type_id) + 4, t.KIND_FUNC << 24 | linkage)
+        at = btf.position(type_id)
+        if isinstance(btf.type(type_id), t.Func):
+            struct.pack_into(prefix + "I", data, at + 4, t.KIND_FUNC << 24 | linkage)
+        elif isinstance(btf.type(type_id), t.Var):
+            struct.pack_into(prefix + "I", data, at + 12, linkage)
+        else:
+            raise ValueError(f"type {type_id} has no linkage")
     return bytes(data)

@@ -109,17 +109,17 @@ def _layouts(elf: ElfFile, btf: Btf) -> dict[int, tuple[int, dict[int, int]]]:
 
 
 def _hidden(elf: ElfFile, btf: Btf) -> dict[int, int]:
-    # A function that is global in C but hidden is verified with its callers, like a static one.
-    hidden = {
-        s.name
-        for s in elf.symbols
-        if s.type == elf_file.STT_FUNC
-        and s.bind != elf_file.STB_LOCAL
-        and s.visibility in (elf_file.STV_HIDDEN, elf_file.STV_INTERNAL)
-    }
+    # A function that is global in C but hidden is verified with its callers, like a static one;
+    # a hidden variable is none of the object's interface.
     linkages = {}
-    for name in sorted(hidden):
-        type_id = btf.find(name, t.KIND_FUNC)
+    for symbol in elf.symbols:
+        if symbol.bind == elf_file.STB_LOCAL or symbol.visibility not in (
+            elf_file.STV_HIDDEN,
+            elf_file.STV_INTERNAL,
+        ):
+            continue
+        kind = t.KIND_FUNC if symbol.type == elf_file.STT_FUNC else t.KIND_VAR
+        type_id = btf.find(symbol.name, kind)
         if type_id is not None:
             linkages[type_id] = t.LINKAGE_STATIC
     return linkages

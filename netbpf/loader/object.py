@@ -11,7 +11,7 @@ from dataclasses import replace
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
-from netbpf.bpf import macros, prog, uapi
+from netbpf.bpf import macros, prog, syscall, uapi
 from netbpf.bpf.map import Map
 from netbpf.bpf.prog import Program
 from netbpf.btf import types as t
@@ -361,6 +361,12 @@ class Object:
             log_level=log_level,
         )
         self._programs[program.name] = self._stack.enter_context(made)
+        for name, spec in self._specs.items():
+            if spec.read_only:
+                # As libbpf does: a program's constants can be found by way of the program.
+                # Since Linux 5.10 (kernel/bpf/syscall.c: bpf_prog_bind_map); before it, without.
+                with contextlib.suppress(OSError):
+                    syscall.prog_bind_map(made.fileno(), self._maps[name].fileno())
 
     def _fill_slots(self) -> None:
         map_fds = {name: found.fileno() for name, found in self._maps.items()}

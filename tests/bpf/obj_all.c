@@ -118,6 +118,12 @@ int first(struct __sk_buff *skb)
 	return chosen + (limits.inner.port == 443);
 }
 
+SEC("xdp")
+int dropper(struct xdp_md *ctx)
+{
+	return device[0] == 'e' ? XDP_DROP : XDP_PASS;
+}
+
 SEC("tc")
 int second(struct __sk_buff *skb)
 {
@@ -129,12 +135,6 @@ int target(struct __sk_buff *skb)
 {
 	bpf_printk("at %d", skb->len);
 	return 42;
-}
-
-SEC("?xdp")
-int dropper(struct xdp_md *ctx)
-{
-	return device[0] == 'e' ? XDP_DROP : XDP_PASS;
 }
 
 static long walk(__u32 index, void *ctx)

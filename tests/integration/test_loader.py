@@ -1,0 +1,329 @@
+"""Objects in the kernel: what they do there, and that libbpf (bpftool) loads them alike."""
+
+from __future__ import annotations
+
+import json
+import logging
+import struct
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from netbpf import loader
+from netbpf.bpf.map import Map
+from netbpf.bpf.prog import Program
+from netbpf.errors import BpfError, ConflictError, ObjectFileError, VerifierError
+from tests.netns_fixtures import programs
+
+PACKET = bytes(64)
+Compiled = Callable[[str], Path]
+
+
+def bpftool(*args: object) -> object:
+    done = subprocess.run(
+        ["bpftool", "-j", *map(str, args)], check=True, capture_output=True, text=True
+    )
+    return json.loads(done.stdout) if done.stdout.strip() else None
+
+
+def build(folder: Path, source: str, *flags: str, name: str = "made") -> Path:
+    """Compile C of a test's own."""
+    file = folder / f"{name}.c"
+    file.write_text("#include <linux/bpf.h>\n#include <bpf/bpf_helpers.h>\n" + source)
+    output = folder / f"{name}.o"
+    includes = [f"-I{path}" for path in sorted(Path("/usr/include").glob("*-linux-gnu"))]
+    command = ["clang", "-O2", "-g", "-target", "bpf", *includes, *flags, "-c", file, "-o", output]
+    subprocess.run(command, check=True)
+    return output
+
+
+@pytest.mark.parametrize("cpu", ["v1", "v2", "v3"])
+def test_tags_and_maps_are_those_of_libbpf(cpu: str, tmp_path: Path, bpffs: Path) -> None:
+    source = (programs.SOURCES / "obj_all.c").read_text()
+    file = build(tmp_path, source, f"-mcpu={cpu}", name="obj_all")
+    bpftool("prog", "loadall", file, bpffs / "peer")
+    with loader.open(file) as obj:
+        obj.load()
+        assert sorted(obj.programs) == sorted(p.name for p in (bpffs / "peer").iterdir())
+        for name, program in obj.programs.items():
+            with Program.from_pin(str(bpffs / "peer" / name)) as peer:
+                ours, theirs = program.info(), peer.info()
+                assert ours.tag == theirs.tag, name
+                assert (ours.type, ours.name) == (theirs.type, theirs.name)
+                assert shapes(ours.map_ids) == shapes(theirs.map_ids), name
+        first = bpftool("prog", "show", "pinned", bpffs / "peer" / "first")
+        assert isinstance(first, dict)
+        assert obj.programs["first"].info().tag == first["tag"]
+
+
+def shapes(ids: tuple[int, ...]) -> dict[str, tuple[object, ...]]:
+    found = {}
+    for number in ids:
+        with Map.from_id(number) as opened:
+            info = opened.info()
+            flags = info.flags
+            if info.name.count(".") > 1:
+                # libbpf before 1.2 made sections mappable that hold no variables.
+                flags &= ~0x400
+            size = (info.key_size, info.value_size, info.max_entries)
+            types = (info.btf_key_type_id, info.btf_value_type_id)
+            found[info.name] = (info.type, size, flags, types)
+    return found
+
+
+def test_programs_do_what_their_source_says(compiled: Compiled) -> None:
+    with loader.open(compiled("obj_all")) as obj:
+        obj.set("verdict", 2)
+        obj.load()
+        assert obj.programs["first"].test_run(PACKET).retval == 2
+        # packets starts at 5 in the source; the program and bpftool see the same memory.
+        assert obj.get("packets") == 6
+        assert obj.get("seen") == len(PACKET)
+        # (2 * 64 - 3) + (2 * 3 - 3) + (2 * 4 - 3 - 1) + 0: static, global and hidden functions.
+        assert obj.programs["second"].test_run(PACKET).retval == 132
+        assert obj.programs["looper"].test_run(PACKET).retval == 0 + 1 + 2 + 3 + 4
+        assert obj.programs["jumper"].test_run(PACKET).retval == 42, "through the map of programs"
+        assert obj.programs["nested"].test_run(PACKET).retval == 0, "through the map of maps"
+        assert obj.maps["counters"].lookup(struct.pack("=I", 1)) == struct.pack("=Q", 1)
+        assert obj.maps["counters"].lookup(struct.pack("=I", 2)) == struct.pack("=Q", 1)
+        assert obj.maps["pairs"].lookup(bytes(4)) == struct.pack("=IxxxxQ", 9, 10)
+
+
+def test_variables_of_every_kind(compiled: Compiled) -> None:
+    with loader.open(compiled("obj_all")) as obj:
+        obj.set("enabled", "true")
+        obj.set("chosen", "LATER")
+        obj.set("limits.inner.port", "0x1bb")
+        obj.set("limits", {"low": 1, "table": [7, 8]})
+        obj.set("device", "eth0")
+        obj.load()
+        assert obj.programs["first"].test_run(PACKET).retval == -1 + 1
+        assert obj.programs["dropper"].test_run(PACKET).retval == 1
+        assert obj.get("limits") == {
+            "low": 1,
+            "inner": {"port": 443, "tag": "abc"},
+            "table": [7, 8, 0],
+        }
+        name = obj.maps["obj_all.rodata"].info().name
+        dump = bpftool("map", "dump", "id", obj.maps["obj_all.rodata"].id)
+        assert name == "obj_all.rodata"
+        assert isinstance(dump, list)
+        seen = {
+            key: value
+            for item in dump[0]["formatted"]["value"][".rodata"]
+            for key, value in item.items()
+        }
+        assert seen["limits"]["inner"]["port"] == 443
+        assert seen["limits"]["table"] == [7, 8, 0]
+        assert seen["enabled"] in (True, 1)
+
+
+def test_live_variables(compiled: Compiled) -> None:
+    with loader.open(compiled("obj_all")) as obj:
+        obj.load()
+        obj.set("packets", 100)
+        obj.programs["first"].test_run(PACKET, repeat=5)
+        assert obj.get("packets") == 105
+        dump = bpftool("map", "dump", "id", obj.maps["obj_all.data"].id)
+        assert isinstance(dump, list)
+        assert {"packets": 105} in dump[0]["formatted"]["value"][".data"]
+        with pytest.raises(ValueError, match="constant once the object is loaded"):
+            obj.set("verdict", 1)
+        with pytest.raises(BpfError, match="EPERM"):
+            # Frozen: the kernel itself refuses.
+            rodata = obj.maps["obj_all.rodata"]
+            value = rodata.lookup(bytes(4))
+            assert value is not None
+            rodata.update(bytes(4), value)
+
+
+def test_only_what_is_asked_for_and_what_it_jumps_to(compiled: Compiled) -> None:
+    with loader.open(compiled("obj_all")) as obj:
+        obj.load(only=["jumper"])
+        assert sorted(obj.programs) == ["jumper", "target"]
+        assert obj.programs["jumper"].test_run(PACKET).retval == 42
+
+
+def test_optional_programs_wait_to_be_asked(compiled: Compiled) -> None:
+    with loader.open(compiled("obj_optional")) as obj:
+        with pytest.raises(ObjectFileError, match="programs of type tracing are not loaded yet"):
+            obj.load()
+        obj.load(only=["inward", "optional"])
+        assert obj.programs["optional"].test_run(PACKET).retval == 2
+        assert obj.programs["inward"].test_run(PACKET).retval == 1
+    with loader.open(compiled("obj_optional")) as obj:
+        with pytest.raises(ObjectFileError, match=r"section nonsense: program unclear: its sec"):
+            obj.load(only=["unclear"])
+        assert not obj.programs
+        assert not obj.maps
+
+
+def test_maps_resized_reused_and_refused(compiled: Compiled) -> None:
+    with loader.open(compiled("obj_all")) as first, loader.open(compiled("obj_all")) as second:
+        first.resize("pairs", 7)
+        first.load()
+        assert first.maps["pairs"].info().max_entries == 7
+        second.reuse_map("counters", first.maps["counters"])
+        with pytest.raises(ConflictError, match="max_entries is 128, not 7"):
+            second.reuse_map("pairs", first.maps["pairs"])
+        second.load()
+        second.programs["first"].test_run(PACKET)
+        assert second.maps["counters"].id == first.maps["counters"].id
+        assert first.maps["counters"].lookup(struct.pack("=I", 1)) == struct.pack("=Q", 1)
+
+
+def test_a_map_pinned_by_name_is_shared(
+    tmp_path: Path, bpffs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = """
+    struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __type(key, __u32);
+             __type(value, __u64); __uint(pinning, LIBBPF_PIN_BY_NAME); } shared SEC(".maps");
+    SEC("tc") int count(struct __sk_buff *skb)
+    {
+        __u32 key = 0;
+        __u64 *value = bpf_map_lookup_elem(&shared, &key);
+
+        if (value)
+            *value += 1;
+        return 0;
+    }
+    char _license[] SEC("license") = "GPL";
+    """
+    monkeypatch.setattr("netbpf.loader.object.PIN_ROOT", str(bpffs))
+    file = build(tmp_path, source)
+    for _ in range(2):
+        with loader.open(file) as obj:
+            obj.load()
+            obj.programs["count"].test_run(PACKET)
+    with Map.from_pin(str(bpffs / "shared")) as shared:
+        assert shared.lookup(bytes(4)) == struct.pack("=Q", 2)
+
+
+def test_a_refused_program_leaves_nothing(tmp_path: Path) -> None:
+    source = """
+    int counter;
+    SEC("tc") int fine(struct __sk_buff *skb) { counter++; return 0; }
+    SEC("tc") int wrong(struct __sk_buff *skb)
+    {
+        char *data = (char *)(long)skb->data;
+
+        return data[3];
+    }
+    char _license[] SEC("license") = "GPL";
+    """
+    file = build(tmp_path, source)
+    before = list(Program.ids()), list(Map.ids())
+    with loader.open(file) as obj, pytest.raises(VerifierError) as caught:
+        obj.load()
+    assert "load program wrong" in str(caught.value)
+    assert "invalid access to packet" in str(caught.value)
+    # The line of the C source, out of the line info that we moved along.
+    assert "return data[3]" in str(caught.value)
+    assert "invalid access to packet" in caught.value.log
+    assert not obj.programs
+    gone = set(Program.ids()) - set(before[0])
+    assert not gone, "programs are freed at once when their last descriptor closes"
+
+
+def test_what_is_not_there_yet_is_named(tmp_path: Path) -> None:
+    core = """
+    struct task_struct { int pid; } __attribute__((preserve_access_index));
+    SEC("tc") int reads(struct __sk_buff *skb)
+    {
+        struct task_struct *task = (void *)bpf_get_current_task();
+        int pid = 0;
+
+        bpf_probe_read_kernel(&pid, sizeof(pid), &task->pid);
+        return pid;
+    }
+    char _license[] SEC("license") = "GPL";
+    """
+    with loader.open(build(tmp_path, core, name="core")) as obj:
+        with pytest.raises(ObjectFileError, match="CO-RE relocations are not there yet") as caught:
+            obj.load()
+        assert "task_struct" in str(caught.value)
+    extern = """
+    extern int LINUX_KERNEL_VERSION __kconfig;
+    extern void bpf_rcu_read_lock(void) __ksym;
+    SEC("tc") int version(struct __sk_buff *skb) { return LINUX_KERNEL_VERSION; }
+    SEC("tc") int locks(struct __sk_buff *skb) { bpf_rcu_read_lock(); return 0; }
+    char _license[] SEC("license") = "GPL";
+    """
+    with loader.open(build(tmp_path, extern, name="extern")) as obj:
+        with pytest.raises(
+            ObjectFileError, match="LINUX_KERNEL_VERSION is to come from kernel con"
+        ):
+            obj.load(only=["version"])
+        with pytest.raises(ObjectFileError, match="bpf_rcu_read_lock is to come from the kernel"):
+            obj.load(only=["locks"])
+
+
+def test_a_weak_address_of_nothing_is_zero(tmp_path: Path) -> None:
+    source = """
+    extern const int netbpf_no_such_variable __ksym __weak;
+    SEC("tc") int asks(struct __sk_buff *skb) { return &netbpf_no_such_variable ? 1 : 5; }
+    char _license[] SEC("license") = "GPL";
+    """
+    with loader.open(build(tmp_path, source)) as obj:
+        obj.load()
+        assert obj.programs["asks"].test_run(PACKET).retval == 5
+
+
+def test_without_debug_information(tmp_path: Path) -> None:
+    source = """
+    int verdict = 3;
+    static __attribute__((noinline)) int get(int x) { return x + verdict; }
+    SEC("tc") int plain(struct __sk_buff *skb) { return get(skb->len); }
+    char _license[] SEC("license") = "GPL";
+    """
+    with loader.open(build(tmp_path, source, "-g0")) as obj:
+        obj.load()
+        assert obj.programs["plain"].test_run(PACKET).retval == 67
+        assert obj.programs["plain"].info().btf_id == 0
+
+
+def test_btf_that_the_kernel_refuses_is_done_without(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = """
+    int unused_function(int x) __attribute__((weak));
+    int verdict = 3;
+    SEC("tc") int plain(struct __sk_buff *skb) { return verdict; }
+    char _license[] SEC("license") = "GPL";
+    """
+    file = build(tmp_path, source)
+    data = bytearray(file.read_bytes())
+    # A name with a blank: the strings are read by nobody but the kernel.
+    at = data.find(b"\0plain\0", data.find(b"\x9f\xeb"))
+    data[at + 2] = ord(" ")
+    from netbpf.elf import open_object
+
+    spec = open_object(str(file), bytes(data))
+    with caplog.at_level(logging.INFO, "netbpf.loader"), loader.Object(spec) as obj:
+        obj.load()
+        (program,) = obj.programs.values()
+        assert program.test_run(PACKET).retval == 3
+        assert program.info().btf_id == 0
+    assert "refuses the BTF" in caplog.text
+
+
+def test_another_byte_order_is_refused_by_name(tmp_path: Path) -> None:
+    source = 'SEC("tc") int other(struct __sk_buff *skb) { return 0; }'
+    with (
+        loader.open(build(tmp_path, source, "-target", "bpfeb")) as obj,
+        pytest.raises(ObjectFileError, match="a big-endian object"),
+    ):
+        obj.load()
+
+
+def test_functions_in_other_sections(tmp_path: Path) -> None:
+    source = """
+    __attribute__((section("helpers"), noinline)) int outside(int x) { return x * 3; }
+    SEC("tc") int caller(struct __sk_buff *skb) { return outside(skb->len); }
+    char _license[] SEC("license") = "GPL";
+    """
+    with loader.open(build(tmp_path, source)) as obj:
+        obj.load(only=["caller"])
+        assert obj.programs["caller"].test_run(PACKET).retval == 192
