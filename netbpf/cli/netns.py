@@ -103,8 +103,10 @@ def run(
     """Run a command inside a namespace; it takes the place of this process."""
     from netbpf import netns
 
+    # Left in place by the parser, which stops looking for options at the name.
+    argv = command[1:] if command[0] == "--" else command
     with netns.NetNS.parse(name) as place:
-        netns.exec_in(place, command)
+        netns.exec_in(place, argv)
 
 
 def _document(found: Namespace) -> dict[str, Any] | None:
