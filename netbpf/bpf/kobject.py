@@ -16,7 +16,9 @@ from netbpf.errors import BpfError, NetbpfError, NotFoundError
 ANON_INODES = {
     "anon_inode:bpf-prog": "program",
     "anon_inode:bpf-map": "map",
+    # From the call that made it, and from a pin or an id (bpf_link_prime and bpf_link_new_fd).
     "anon_inode:bpf_link": "link",
+    "anon_inode:bpf-link": "link",
     "anon_inode:[perf_event]": "perf event",
     "anon_inode:btf": "btf",
 }
