@@ -6,6 +6,8 @@ import os
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from netbpf.bpf.kobject import ANON_INODES
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Owner:
@@ -34,7 +36,7 @@ def _links_of(pid: str) -> list[int]:
     found = []
     try:
         for fd in os.listdir(f"/proc/{pid}/fd"):
-            if os.readlink(f"/proc/{pid}/fd/{fd}").startswith("anon_inode:bpf_link"):
+            if ANON_INODES.get(os.readlink(f"/proc/{pid}/fd/{fd}")) == "link":
                 with open(f"/proc/{pid}/fdinfo/{fd}") as lines:
                     found += [int(line.split()[1]) for line in lines if line.startswith("link_id:")]
     except OSError:
