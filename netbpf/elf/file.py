@@ -94,16 +94,18 @@ def read(path: str) -> bytes:
         raise ObjectFileError(path, os.strerror(error.errno or errno.EIO)) from error
     except ValueError as error:
         raise ObjectFileError(repr(path), "is no possible file name") from error
-    with open(fd, "rb", buffering=0) as file:
+    try:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
             raise ObjectFileError(path, "is not a regular file")
         if found.st_size > _MAX_SIZE:
             raise ObjectFileError(path, f"{found.st_size} bytes are too many for a BPF object")
-        try:
-            return file.read(_MAX_SIZE)
-        except OSError as error:
-            raise ObjectFileError(path, os.strerror(error.errno or errno.EIO)) from error
+        with open(fd, "rb", closefd=False) as file:
+            return file.read(found.st_size)
+    except OSError as error:
+        raise ObjectFileError(path, os.strerror(error.errno or errno.EIO)) from error
+    finally:
+        os.close(fd)
 
 
 class ElfFile:

@@ -104,6 +104,8 @@ def _layouts(elf: ElfFile, btf: Btf) -> dict[int, tuple[int, dict[int, int]]]:
                         f"no symbol {inner.name} in section {found.name}", section=".BTF"
                     )
                 offsets[variable.type_id] = places[section.index, inner.name]
+        if max(section.size, *offsets.values(), 0) > 0xFFFFFFFF:
+            raise elf.error("it is larger than 4 GB", section=section.name)
         layouts[type_id] = (section.size, offsets)
     return layouts
 

@@ -228,8 +228,15 @@ class Object:
         return found
 
     def _find(self, path: str) -> tuple[MapSpec, int, int, data.Values]:
-        name, steps = data.split(path)
         variables = self._variables()
+        # A variable that is static in a function is called function.variable.
+        longest = max(
+            (v for v in variables if "." in v and f"{path}.".startswith((f"{v}.", f"{v}["))),
+            key=len,
+            default="",
+        )
+        name, steps = data.split("_" + path[len(longest) :]) if longest else data.split(path)
+        name = longest or name
         if name not in variables or self.spec.btf is None:
             known = ", ".join(sorted(variables)) or "none"
             hint = f"its variables: {known}"

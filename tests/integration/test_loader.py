@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import logging
 import struct
@@ -14,8 +15,10 @@ import pytest
 from netbpf import loader
 from netbpf.bpf.map import Map
 from netbpf.bpf.prog import Program
+from netbpf.elf import sections
 from netbpf.errors import BpfError, ConflictError, ObjectFileError, VerifierError
 from tests.netns_fixtures import programs
+from tests.netns_fixtures.objects import build
 
 PACKET = bytes(64)
 Compiled = Callable[[str], Path]
@@ -28,21 +31,10 @@ def bpftool(*args: object) -> object:
     return json.loads(done.stdout) if done.stdout.strip() else None
 
 
-def build(folder: Path, source: str, *flags: str, name: str = "made") -> Path:
-    """Compile C of a test's own."""
-    file = folder / f"{name}.c"
-    file.write_text("#include <linux/bpf.h>\n#include <bpf/bpf_helpers.h>\n" + source)
-    output = folder / f"{name}.o"
-    includes = [f"-I{path}" for path in sorted(Path("/usr/include").glob("*-linux-gnu"))]
-    command = ["clang", "-O2", "-g", "-target", "bpf", *includes, *flags, "-c", file, "-o", output]
-    subprocess.run(command, check=True)
-    return output
-
-
 @pytest.mark.parametrize("cpu", ["v1", "v2", "v3"])
-def test_tags_and_maps_are_those_of_libbpf(cpu: str, tmp_path: Path, bpffs: Path) -> None:
+def test_tags_and_maps_are_those_of_libbpf(cpu: str, bpffs: Path) -> None:
     source = (programs.SOURCES / "obj_all.c").read_text()
-    file = build(tmp_path, source, f"-mcpu={cpu}", name="obj_all")
+    file = build(source, f"-mcpu={cpu}", name="obj_all", head="")
     bpftool("prog", "loadall", file, bpffs / "peer")
     with loader.open(file) as obj:
         obj.load()
@@ -101,6 +93,7 @@ def test_variables_of_every_kind(compiled: Compiled) -> None:
         obj.load()
         assert obj.programs["first"].test_run(PACKET).retval == -1 + 1
         assert obj.programs["dropper"].test_run(PACKET).retval == 1
+        assert obj.get("target.____fmt") == "at %d"
         assert obj.get("limits") == {
             "low": 1,
             "inner": {"port": 443, "tag": "abc"},
@@ -174,9 +167,7 @@ def test_maps_resized_reused_and_refused(compiled: Compiled) -> None:
         assert first.maps["counters"].lookup(struct.pack("=I", 1)) == struct.pack("=Q", 1)
 
 
-def test_a_map_pinned_by_name_is_shared(
-    tmp_path: Path, bpffs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_map_pinned_by_name_is_shared(bpffs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = """
     struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __type(key, __u32);
              __type(value, __u64); __uint(pinning, LIBBPF_PIN_BY_NAME); } shared SEC(".maps");
@@ -192,7 +183,7 @@ def test_a_map_pinned_by_name_is_shared(
     char _license[] SEC("license") = "GPL";
     """
     monkeypatch.setattr("netbpf.loader.object.PIN_ROOT", str(bpffs))
-    file = build(tmp_path, source)
+    file = build(source)
     for _ in range(2):
         with loader.open(file) as obj:
             obj.load()
@@ -201,7 +192,7 @@ def test_a_map_pinned_by_name_is_shared(
         assert shared.lookup(bytes(4)) == struct.pack("=Q", 2)
 
 
-def test_a_refused_program_leaves_nothing(tmp_path: Path) -> None:
+def test_a_refused_program_leaves_nothing() -> None:
     source = """
     int counter;
     SEC("tc") int fine(struct __sk_buff *skb) { counter++; return 0; }
@@ -213,7 +204,7 @@ def test_a_refused_program_leaves_nothing(tmp_path: Path) -> None:
     }
     char _license[] SEC("license") = "GPL";
     """
-    file = build(tmp_path, source)
+    file = build(source)
     before = list(Program.ids()), list(Map.ids())
     with loader.open(file) as obj, pytest.raises(VerifierError) as caught:
         obj.load()
@@ -227,7 +218,7 @@ def test_a_refused_program_leaves_nothing(tmp_path: Path) -> None:
     assert not gone, "programs are freed at once when their last descriptor closes"
 
 
-def test_what_is_not_there_yet_is_named(tmp_path: Path) -> None:
+def test_what_is_not_there_yet_is_named() -> None:
     core = """
     struct task_struct { int pid; } __attribute__((preserve_access_index));
     SEC("tc") int reads(struct __sk_buff *skb)
@@ -240,7 +231,7 @@ def test_what_is_not_there_yet_is_named(tmp_path: Path) -> None:
     }
     char _license[] SEC("license") = "GPL";
     """
-    with loader.open(build(tmp_path, core, name="core")) as obj:
+    with loader.open(build(core, name="core")) as obj:
         with pytest.raises(ObjectFileError, match="CO-RE relocations are not there yet") as caught:
             obj.load()
         assert "task_struct" in str(caught.value)
@@ -251,7 +242,7 @@ def test_what_is_not_there_yet_is_named(tmp_path: Path) -> None:
     SEC("tc") int locks(struct __sk_buff *skb) { bpf_rcu_read_lock(); return 0; }
     char _license[] SEC("license") = "GPL";
     """
-    with loader.open(build(tmp_path, extern, name="extern")) as obj:
+    with loader.open(build(extern, name="extern")) as obj:
         with pytest.raises(
             ObjectFileError, match="LINUX_KERNEL_VERSION is to come from kernel con"
         ):
@@ -260,40 +251,38 @@ def test_what_is_not_there_yet_is_named(tmp_path: Path) -> None:
             obj.load(only=["locks"])
 
 
-def test_a_weak_address_of_nothing_is_zero(tmp_path: Path) -> None:
+def test_a_weak_address_of_nothing_is_zero() -> None:
     source = """
     extern const int netbpf_no_such_variable __ksym __weak;
     SEC("tc") int asks(struct __sk_buff *skb) { return &netbpf_no_such_variable ? 1 : 5; }
     char _license[] SEC("license") = "GPL";
     """
-    with loader.open(build(tmp_path, source)) as obj:
+    with loader.open(build(source)) as obj:
         obj.load()
         assert obj.programs["asks"].test_run(PACKET).retval == 5
 
 
-def test_without_debug_information(tmp_path: Path) -> None:
+def test_without_debug_information() -> None:
     source = """
     int verdict = 3;
     static __attribute__((noinline)) int get(int x) { return x + verdict; }
     SEC("tc") int plain(struct __sk_buff *skb) { return get(skb->len); }
     char _license[] SEC("license") = "GPL";
     """
-    with loader.open(build(tmp_path, source, "-g0")) as obj:
+    with loader.open(build(source, "-g0")) as obj:
         obj.load()
         assert obj.programs["plain"].test_run(PACKET).retval == 67
         assert obj.programs["plain"].info().btf_id == 0
 
 
-def test_btf_that_the_kernel_refuses_is_done_without(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_btf_that_the_kernel_refuses_is_done_without(caplog: pytest.LogCaptureFixture) -> None:
     source = """
     int unused_function(int x) __attribute__((weak));
     int verdict = 3;
     SEC("tc") int plain(struct __sk_buff *skb) { return verdict; }
     char _license[] SEC("license") = "GPL";
     """
-    file = build(tmp_path, source)
+    file = build(source)
     data = bytearray(file.read_bytes())
     # A name with a blank: the strings are read by nobody but the kernel.
     at = data.find(b"\0plain\0", data.find(b"\x9f\xeb"))
@@ -309,21 +298,38 @@ def test_btf_that_the_kernel_refuses_is_done_without(
     assert "refuses the BTF" in caplog.text
 
 
-def test_another_byte_order_is_refused_by_name(tmp_path: Path) -> None:
+def test_the_section_table_is_that_of_libbpf() -> None:
+    libbpf = ctypes.CDLL("libbpf.so.1")
+    libbpf.libbpf_set_print(None)
+    program, attach = ctypes.c_int(), ctypes.c_int()
+    compared = 0
+    for pattern in sections.names():
+        for name in (pattern.removesuffix("+"), pattern.replace("+", "/some/thing")):
+            if libbpf.libbpf_prog_type_by_name(
+                name.encode(), ctypes.byref(program), ctypes.byref(attach)
+            ):
+                continue  # younger than this libbpf
+            found = sections.meaning(name)
+            assert (found.type, found.expected_attach_type) == (program.value, attach.value), name
+            compared += 1
+    assert compared > 120
+
+
+def test_another_byte_order_is_refused_by_name() -> None:
     source = 'SEC("tc") int other(struct __sk_buff *skb) { return 0; }'
     with (
-        loader.open(build(tmp_path, source, "-target", "bpfeb")) as obj,
+        loader.open(build(source, "-target", "bpfeb")) as obj,
         pytest.raises(ObjectFileError, match="a big-endian object"),
     ):
         obj.load()
 
 
-def test_functions_in_other_sections(tmp_path: Path) -> None:
+def test_functions_in_other_sections() -> None:
     source = """
     __attribute__((section("helpers"), noinline)) int outside(int x) { return x * 3; }
     SEC("tc") int caller(struct __sk_buff *skb) { return outside(skb->len); }
     char _license[] SEC("license") = "GPL";
     """
-    with loader.open(build(tmp_path, source)) as obj:
+    with loader.open(build(source)) as obj:
         obj.load(only=["caller"])
         assert obj.programs["caller"].test_run(PACKET).retval == 192
