@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Sequence
@@ -35,6 +34,9 @@ def exec_in(ns: NetNS, argv: Sequence[str]) -> NoReturn:
     """
     if not argv:
         raise ValueError("a command is needed, as in `netbpf netns exec NAME -- ip link`")
+    # Imported here: it costs more than the rest of this room together.
+    import shutil
+
     if shutil.which(argv[0]) is None:
         raise NotFoundError("command", argv[0], hint="it is looked for in PATH, as a shell would")
     operation = f"exec in namespace {ns}"

@@ -49,6 +49,29 @@ def test_not_supported_is_said_where_the_kernel_does_not_know_the_kind(ns):
 
 
 @needs_netkit
+@pytest.mark.parametrize(
+    ("settings", "attribute"),
+    [
+        ({"name": "nk0", "single": True}, rawlink.PAIRING),
+        ({"name": "alone", "single": True}, rawlink.PAIRING),
+        ({"name": "nk0", "scrub": "none"}, rawlink.SCRUB),
+        ({"name": "nk0", "headroom": 1}, rawlink.HEADROOM),
+    ],
+)
+def test_a_later_attribute_is_there_or_refused_never_passed_over(ns, settings, attribute):
+    """On every kernel with netkit; older ones ignore what they do not know."""
+    wanted = 0 if attribute == rawlink.SCRUB else 1
+    with netns.entered(ns):
+        try:
+            made = device.add(**settings)
+        except NotSupportedError as error:
+            assert error.since in ("7.1", "6.13", "6.14")
+            assert names(ns) == ["lo"]
+        else:
+            assert rawlink.netkit(ns, made.ifindex)[attribute] == wanted
+
+
+@needs_netkit
 class TestPair:
     def test_a_packet_goes_through_and_both_ends_are_as_asked(self, two_ns):
         a, b = two_ns
@@ -394,12 +417,12 @@ class TestDelete:
         assert names(ns) == ["lo"]
 
     def test_nothing_is_deleted_when_one_is_no_netkit(self, ns):
-        with devices.dummy(ns, "dummy0"), netns.entered(ns):
+        with devices.device(ns, "veth0"), netns.entered(ns):
             device.add("nk0", peer="nk1")
-            for wrong, why in (("dummy0", "dummy0 is a dummy device"), ("nope", "nope")):
+            for wrong, why in (("veth0", "veth0 is a veth device"), ("nope", "nope")):
                 with pytest.raises(NotFoundError, match=why):
                     device.delete("nk0", wrong)
-            assert names(ns) == ["dummy0", "lo", "nk0", "nk1"]
+            assert names(ns) == ["lo", "nk0", "nk1", "veth0", "veth0p"]
 
 
 @needs_netkit

@@ -1,4 +1,4 @@
-"""Devices for a test: veth, dummy, netkit, netdevsim; each inside namespaces of the test."""
+"""Devices for a test: veth, netkit, netdevsim; each inside namespaces of the test."""
 
 from __future__ import annotations
 
@@ -55,11 +55,13 @@ def veth_pair(
 
 
 @contextmanager
-def dummy(ns: NetNS, name: str = "dummy0") -> Iterator[int]:
-    """A dummy device, up; yields its ifindex."""
+def device(ns: NetNS, name: str = "dev0") -> Iterator[int]:
+    """A device that is no netkit (a veth, its other end ``NAMEp`` beside it), up; its ifindex."""
     with rtnl_in(ns) as rtnl:
-        ifindex = links.add(rtnl, name, "dummy")
+        nest = {"attrs": [("IFLA_IFNAME", f"{name}p")]}
+        ifindex = links.add(rtnl, name, "veth", data=[("VETH_INFO_PEER", nest)])
         try:
+            links.change(rtnl, links.get(rtnl, f"{name}p").ifindex, up=True)
             links.change(rtnl, ifindex, up=True)
             yield ifindex
         finally:
