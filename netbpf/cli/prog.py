@@ -12,6 +12,12 @@ from netbpf.cli.output import emit, table
 app = typer.Typer(no_args_is_help=True, help="The BPF programs of this machine.")
 
 
+@app.callback()
+def noun() -> None:
+    """The BPF programs of this machine."""
+    # With a callback a single verb stays a verb.
+
+
 @app.command(cls=Command, epilog="Example: netbpf prog show name:count --json")
 def show(
     ref: Annotated[
