@@ -19,7 +19,6 @@ class Arch:
     qemu_package: str
     machine: str
     console: str
-    cmdline: str
     vmlinux: bool
     """Whether QEMU starts an uncompressed kernel, which saves the guest unpacking it."""
 
@@ -38,8 +37,6 @@ ARCHES = {
         qemu_package="qemu-system-x86",
         machine="q35",
         console="ttyS0",
-        # The clock of an emulated processor is no clock to check against another.
-        cmdline="tsc=reliable no_timer_check",
         vmlinux=True,
     ),
     "aarch64": Arch(
@@ -50,7 +47,6 @@ ARCHES = {
         qemu_package="qemu-system-arm",
         machine="virt",
         console="ttyAMA0",
-        cmdline="",
         vmlinux=False,
     ),
 }

@@ -179,7 +179,8 @@ def _job(options: argparse.Namespace) -> Job:
             out = out.resolve()
     except OSError as e:
         raise LabError(str(e)) from e
-    return Job(options.command, cwd, dict(os.environ), out, options.netdevsim)
+    umask = os.umask(0o022)
+    return Job(options.command, cwd, dict(os.environ), umask, out, options.netdevsim)
 
 
 def _guest(machine: Machine, cache: Path, job: Job, options: argparse.Namespace) -> int:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.arch import Arch
+from lab.errors import LOST
 from lab.kernel import Kernel
 from lab.process import dies_with_us
 from lab.streams import Streams
@@ -46,6 +47,7 @@ class Job:
     argv: Sequence[str]
     cwd: Path
     env: Mapping[str, str]
+    umask: int
     out: Path | None = None
     netdevsim: bool = False
 
@@ -178,7 +180,8 @@ def settings(kernel: Kernel, modprobe: Tool, job: Job) -> str:
         [
             *(f"{name}={shlex.quote(value)}\n" for name, value in values.items()),
             "job() {\n",
-            f"cd {shlex.quote(str(job.cwd))} || exit 125\n",
+            f"cd {shlex.quote(str(job.cwd))} || exit {LOST}\n",
+            f"umask {job.umask:03o}\n",
             f"{shlex.join(words)}\n",
             "}\n",
         ]
@@ -233,7 +236,8 @@ def qemu_command(machine: Machine, shares: Mapping[str, int], ports: Sequence[in
     words += ["-kernel", str(machine.kernel.image)]
     words += [
         "-append",
+        # The self-tests of the kernel's cryptography take half a second of emulation.
         "root=root rootfstype=virtiofs ro init=/run/init quiet panic=-1 oops=panic "
-        f"console={arch.console} {arch.cmdline}",
+        f"cryptomgr.notests console={arch.console}",
     ]
     return machine.qemu.argv(*words)

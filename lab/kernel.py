@@ -130,7 +130,11 @@ class Kernels:
         modules.parent.mkdir(parents=True)
         found[0].rename(modules)
         for name, places in {
-            "vmlinuz": (modules / "vmlinuz", root / "boot" / f"vmlinuz-{release}"),
+            "vmlinuz": (
+                modules / "vmlinuz",
+                modules / "vmlinuz.unsigned",
+                root / "boot" / f"vmlinuz-{release}",
+            ),
             "config": (modules / "config", root / "boot" / f"config-{release}"),
         }.items():
             source = next((place for place in places if place.exists()), None)
