@@ -14,7 +14,7 @@ LINE_INFO_SIZE = 16
 CORE_RELO_SIZE = 16
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class FuncInfo:
     """A function starts at byte ``offset`` of its section; ``type_id`` is a FUNC."""
 
@@ -22,7 +22,7 @@ class FuncInfo:
     type_id: int
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class LineInfo:
     """The source of the instruction at byte ``offset``: string offsets, line and column packed."""
 
@@ -32,7 +32,7 @@ class LineInfo:
     line_column: int
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class CoreRelo:
     """A CO-RE relocation: what the instruction at byte ``offset`` wants to know of ``type_id``."""
 

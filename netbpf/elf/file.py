@@ -36,7 +36,7 @@ _MAX_SIZE = 128 << 20
 _MAX_SECTION = 32 << 20
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class Section:
     """One section header; ``data`` is what the file holds for it (zeroes for a .bss)."""
 
@@ -55,7 +55,7 @@ class Section:
         return self.type == SHT_PROGBITS and bool(self.flags & SHF_EXECINSTR)
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class Symbol:
     """One symbol; ``section`` is the section's index, 0 when it is defined elsewhere."""
 
@@ -68,7 +68,7 @@ class Symbol:
     section: int
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class Rel:
     """One relocation: at ``offset`` in its section, of type ``type``, towards ``symbol``."""
 

@@ -63,7 +63,7 @@ def kernel_name(object_name: str, section: str) -> str:
 
 def data_maps(elf: ElfFile, btf: Btf | None, object_name: str) -> list[MapSpec]:
     """One array map of one element per data section."""
-    maps = []
+    maps: list[MapSpec] = []
     for section in elf.sections:
         if not is_data(section):
             continue
@@ -72,9 +72,15 @@ def data_maps(elf: ElfFile, btf: Btf | None, object_name: str) -> list[MapSpec]:
         # libbpf makes a section mappable when something in it is visible outside of its C file.
         if btf is not None and type_id is not None and _visible(btf, type_id):
             flags |= uapi.BPF_F_MMAPABLE
+        if any(m.section == section.name for m in maps):
+            raise elf.error("there are two sections of this name", section=section.name)
+        name = kernel_name(object_name, section.name)
+        if any(m.name == name for m in maps):
+            # Equal only in the kernel's fifteen characters.
+            name = section.name
         maps.append(
             MapSpec(
-                name=kernel_name(object_name, section.name),
+                name=name,
                 type=uapi.BPF_MAP_TYPE_ARRAY,
                 key_size=4,
                 value_size=section.size,
@@ -132,8 +138,13 @@ class MapReader:
             found = self._btf.type(variable.type_id)
             if not isinstance(found, t.Var):
                 raise elf.error("something other than a variable", section=MAPS)
-            if found.linkage == t.LINKAGE_EXTERN:
-                raise elf.error(f"map {found.name} is only declared, not defined", section=MAPS)
+            if found.linkage != t.LINKAGE_GLOBAL:
+                how = "static" if found.linkage == t.LINKAGE_STATIC else "only declared"
+                raise elf.error(
+                    f"map {found.name} is {how}",
+                    section=MAPS,
+                    hint="define it as a global variable",
+                )
             if found.name in {m.name for m in maps}:
                 raise elf.error(f"two maps are called {found.name}", section=MAPS)
             spec, values = self._definition(found.name, found.type_id, 0)

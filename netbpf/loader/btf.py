@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import ctypes
-import logging
 
 from netbpf.bpf import syscall, uapi
 from netbpf.bpf.fd import FD
 from netbpf.btf.blob import Btf
-
-log = logging.getLogger("netbpf.loader")
 
 _LOG_SIZE = 1 << 16
 
@@ -28,6 +25,10 @@ def load(btf: Btf) -> FD | None:
         return FD(syscall.btf_load(attr))
     except OSError as error:
         reason = error.strerror
+    # Imported only here: it costs a short command as much as loading its program does.
+    import logging
+
+    log = logging.getLogger("netbpf.loader")
     if log.isEnabledFor(logging.INFO):
         text = ctypes.create_string_buffer(_LOG_SIZE)
         attr.btf_log_buf, attr.btf_log_size = ctypes.addressof(text), _LOG_SIZE

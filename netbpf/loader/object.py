@@ -134,7 +134,8 @@ class Object:
         self._before_load("reuse a map")
         spec = self._specs[self.spec.map(name).name]
         maps.check_reuse(spec, existing)
-        self._drop_reused(spec.name)
+        if spec.name in self._reused:
+            self._reused.pop(spec.name).close()
         self._reused[spec.name] = Map.from_fd(existing.fileno())
 
     def load(self, *, only: Collection[str] = (), log_level: int = 0) -> None:
@@ -158,7 +159,7 @@ class Object:
             for program in programs:
                 self._check(program)
             # Whatever fails below closes what was made above it, last first.
-            undo.callback(self._forget)
+            undo.callback(self._unload)
             btf = kernel_btf.load(self.spec.btf) if self.spec.btf is not None else None
             if btf is not None:
                 self._stack.enter_context(btf)
@@ -172,7 +173,9 @@ class Object:
 
     def close(self) -> None:
         """Let go of programs, maps and BTF, in reverse; a second call does nothing."""
-        self._forget()
+        self._unload()
+        for name in list(self._reused):
+            self._reused.pop(name).close()
 
     def __enter__(self) -> Self:
         return self
@@ -185,17 +188,11 @@ class Object:
     ) -> None:
         self.close()
 
-    def _forget(self) -> None:
+    def _unload(self) -> None:
         self._loaded = False
         self._programs.clear()
         self._maps.clear()
         self._stack.close()
-        for name in list(self._reused):
-            self._drop_reused(name)
-
-    def _drop_reused(self, name: str) -> None:
-        with contextlib.suppress(KeyError):
-            self._reused.pop(name).close()
 
     def _before_load(self, what: str) -> None:
         if self._loaded:

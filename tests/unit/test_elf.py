@@ -249,6 +249,12 @@ SEC("tc") int counts(struct __sk_buff *skb)
             (),
             "pinning 7 is not known",
         ),
+        (
+            'static struct { __uint(type, 1); __uint(max_entries, 1); } wrong SEC(".maps");'
+            + TWICE,
+            (),
+            "map wrong is static: define it as a global variable",
+        ),
         ("int wrong;" + TWICE.replace("&wrong", "(void *)&wrong"), ("-fno-common",), ""),
     ],
 )
