@@ -47,9 +47,10 @@ def test_tags_and_maps_are_those_of_libbpf(name: str, cpu: str, bpffs: Path) -> 
                 assert ours.tag == theirs.tag, name
                 assert (ours.type, ours.name) == (theirs.type, theirs.name)
                 assert shapes(ours.map_ids) == shapes(theirs.map_ids), name
-        first = bpftool("prog", "show", "pinned", bpffs / "peer" / "first")
-        assert isinstance(first, dict)
-        assert obj.programs["first"].info().tag == first["tag"]
+        program = obj.spec.programs[0].name
+        shown = bpftool("prog", "show", "pinned", bpffs / "peer" / program)
+        assert isinstance(shown, dict)
+        assert obj.programs[program].info().tag == shown["tag"]
 
 
 def shapes(ids: tuple[int, ...]) -> dict[str, tuple[object, ...]]:
