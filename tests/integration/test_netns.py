@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from netbpf import netns
-from netbpf.errors import ConflictError, NotFoundError
+from netbpf.errors import ConflictError, KernelError, NotFoundError
 from netbpf.netns import NetNS
 from tests.netns_fixtures.namespaces import namespace, random_name, run
 
@@ -96,12 +96,12 @@ def test_a_file_that_is_no_namespace(name):
     "bad", ["", ".", "..", "a/b", "/etc", "a\nb", "a\0b", "x" * 256, "é" * 128]
 )
 def test_hostile_names_are_refused_before_anything_is_touched(bad):
-    before = netns.list_names()
     with pytest.raises(ValueError, match="namespace"):
         netns.add(bad)
     with pytest.raises(ValueError, match="namespace"):
         netns.delete(bad)
-    assert netns.list_names() == before
+    assert Path("/etc").is_dir()
+    assert not (netns.RUN_DIR / "a").exists()
 
 
 def test_a_namespace_of_another_kind_is_refused():
@@ -273,6 +273,31 @@ while True:
     assert set(left) <= set(netns.list_names())
     for found in left:
         netns.delete(found)
+
+
+def test_beside_an_ip_netns_that_adds_and_deletes_the_same_name(name):
+    """Every outcome is one of netbpf's own errors, and in the end the name is whole or gone."""
+    script = f"while :; do ip netns add {name}; ip netns del {name}; done 2>/dev/null"
+    rival = subprocess.Popen(["sh", "-c", script], stdin=subprocess.DEVNULL)
+    outcomes = set()
+    try:
+        deadline = time.monotonic() + 1
+        while time.monotonic() < deadline:
+            for action in (netns.add, netns.delete, lambda name: NetNS.from_name(name).close()):
+                try:
+                    action(name)
+                    outcomes.add("done")
+                except (ConflictError, NotFoundError, KernelError) as error:
+                    outcomes.add(type(error).__name__)
+            netns.list_names()
+    finally:
+        rival.kill()
+        rival.wait()
+    assert {"done", "ConflictError", "NotFoundError"} <= outcomes
+    if os.path.lexists(netns.RUN_DIR / name):
+        netns.delete(name)
+    netns.add(name)
+    assert inode_seen_by_ip(name) == netns.inodes_by_name()[name]
 
 
 def run_exec(ns_name: str, *argv: str, **options) -> subprocess.CompletedProcess:

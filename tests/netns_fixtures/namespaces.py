@@ -12,8 +12,8 @@ from pathlib import Path
 from netbpf import netns
 from netbpf.netns import NetNS
 
-PREFIX = "nbt-"
-"""What the names of all test namespaces begin with."""
+PREFIX = f"nbt-{os.getpid()}-"
+"""What the names of this run's namespaces begin with; other runs may go on beside it."""
 
 
 def random_name(prefix: str = PREFIX) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import time
@@ -41,6 +42,16 @@ def send_frames(ns: NetNS, device: str, frame: bytes, count: int = 1) -> None:
         sender.bind((device, 0))
         for _ in range(count):
             sender.send(frame)
+
+
+def counters(ns: NetNS, device: str) -> dict[str, int]:
+    """The device's own counters, as ``ip -s`` reads them: rx_packets, tx_dropped and so on."""
+    found = json.loads(run(ns, ["ip", "-s", "-j", "link", "show", "dev", device]).stdout)[0]
+    return {
+        f"{way}_{what}": number
+        for way, numbers in found["stats64"].items()
+        for what, number in numbers.items()
+    }
 
 
 @contextmanager
