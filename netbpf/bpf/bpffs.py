@@ -156,8 +156,12 @@ def _mount_namespace(pid: str) -> int | None:
 
 
 def _private() -> bool:
-    """Whether our mount namespace is another than that of process 1, as far as that can be seen."""
-    return _mount_namespace("1") not in (None, _mount_namespace("self"))
+    """Whether our mount namespace is another than the machine's (or the container's).
+
+    That is the one of process 1, or, where we may not look there, of our outermost ancestor.
+    """
+    outer = [found for pid in _ancestors() if (found := _mount_namespace(pid)) is not None]
+    return (_mount_namespace("1") or (outer or [None])[-1]) not in (None, _mount_namespace("self"))
 
 
 def _device(path: str) -> int | None:

@@ -102,6 +102,8 @@ class Keeper:
         if self.how != "hold":
             return
         note("holding the link; Ctrl-C releases it")
+        # A shell starts what runs in the background with SIGINT ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             while True:
                 signal.pause()

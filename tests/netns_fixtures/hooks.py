@@ -16,7 +16,12 @@ from tests.netns_fixtures import devices, namespaces
 from tests.netns_fixtures.devices import End
 from tests.netns_fixtures.packets import UdpSink, send_udp
 
-SITES = {"tcx-ingress": "tcx", "tcx-egress": "tcx", "netkit-primary": "netkit", "netkit-peer": "netkit"}
+SITES = {
+    "tcx-ingress": "tcx",
+    "tcx-egress": "tcx",
+    "netkit-primary": "netkit",
+    "netkit-peer": "netkit",
+}
 """Each kind of hook, and the feature that it needs."""
 
 PAYLOAD = bytes(777)
