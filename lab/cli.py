@@ -17,11 +17,19 @@ from lab.guest import Guest, Job, Machine
 from lab.kernel import Kernel, Kernels
 from lab.kvm import TRIAL, kvm_works
 from lab.netdevsim import with_netdevsim
+from lab.streams import Streams
 from lab.tools import Tool, Tools
 from lab.tree import private_tree
 
 BOOT = 60.0
 """Seconds until the command has to run; it takes three on two quiet processors with TCG."""
+
+STARTS = 3
+"""How often a guest is started whose emulator died before the command ran.
+
+QEMU's multi-threaded emulation has rare races while the guest maps its devices: about one boot in a
+hundred on a busy host.
+"""
 
 _RUN = Path(__file__).with_name("run")
 _USAGE = "lab/run [OPTIONS] -- COMMAND [ARGUMENT...]\n       lab/run [OPTIONS] --prepare"
@@ -142,9 +150,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.netdevsim:
         kernel = with_netdevsim(kernel, cache, arch, tools, options.debs)
     kvm = _kvm(options, cache, qemu, kernel)
-    if options.verbose:
-        how = "KVM" if kvm else "TCG"
-        print(f"lab: Linux {kernel.release}, {qemu.path}, {how}", file=sys.stderr)
+    _tell(options, f"Linux {kernel.release}, {qemu.path}, {'KVM' if kvm else 'TCG'}")
     if options.prepare:
         return 0
     job = _job(options)
@@ -184,27 +190,54 @@ def _job(options: argparse.Namespace) -> Job:
 
 
 def _guest(machine: Machine, cache: Path, job: Job, options: argparse.Namespace) -> int:
-    _raise_file_limit()
-    guest = Guest(machine, private_tree(cache), job)
-    messages = ""
-    with guest as streams:
-        status = streams.pump(boot=BOOT, total=options.timeout)
-        if status is None:
-            messages = guest.messages()
-    streams.flush(wait=status is not None)
-    if options.verbose and streams.ready_after is not None:
-        print(f"lab: the command started after {streams.ready_after:.1f} s", file=sys.stderr)
-    if status is None:
-        print(f"lab: the guest was lost: {streams.reason}", file=sys.stderr)
-        for text in (messages, streams.console_tail()):
-            if text:
-                print(text, file=sys.stderr)
-        return LOST
-    return status
+    _set_limits()
+    for starts_left in reversed(range(STARTS)):
+        tree = private_tree(cache)
+        guest = Guest(machine, tree, job)
+        messages, qemu = "", None
+        with guest as streams:
+            status = streams.pump(boot=BOOT, total=options.timeout)
+            if status is None:
+                messages, qemu = guest.messages(), guest.qemu_status()
+        streams.flush(wait=status is not None)
+        if status is not None:
+            if streams.ready_after is not None:
+                _tell(options, f"the command started after {streams.ready_after:.1f} s")
+            return status
+        crashed = qemu is not None and qemu < 0
+        if not (crashed and streams.ready_after is None and starts_left):
+            _tell_lost(qemu, streams, messages)
+            break
+        _tell(options, "QEMU crashed before the command started: once more")
+        tree.close()
+    return LOST
 
 
-def _raise_file_limit() -> None:
-    """The older file server holds a descriptor for every file that the guest looked at."""
+def _tell(options: argparse.Namespace, text: str) -> None:
+    if options.verbose:
+        print(f"lab: {text}", file=sys.stderr)
+
+
+def _tell_lost(qemu: int | None, streams: Streams, messages: str) -> None:
+    reason = streams.reason
+    if qemu is not None and qemu < 0:
+        reason = f"QEMU died of signal {-qemu}"
+    elif qemu:
+        reason = f"QEMU failed with status {qemu}"
+    elif qemu == 0:
+        reason = "its kernel ended before the command did"
+    print(f"lab: the guest was lost: {reason}", file=sys.stderr)
+    for text in (messages, streams.console_tail()):
+        if text:
+            print(text, file=sys.stderr)
+
+
+def _set_limits() -> None:
+    """For the children: no core files of a guest's size, and descriptors for the file server.
+
+    The older file server holds one for every file that the guest looked at.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     for limit in (1_000_000, hard):
         if limit <= soft:

@@ -96,6 +96,16 @@ class Guest:
         # The old file server says this of every connection that ends.
         return "\n".join(line for line in lines if not line.startswith("fv_remove_watch"))
 
+    def qemu_status(self) -> int | None:
+        """The status that QEMU ended with by itself (-N: signal N); None when it still runs.
+
+        To be asked within the context, as its end kills QEMU.
+        """
+        try:
+            return self._qemu.wait(timeout=1)
+        except subprocess.TimeoutExpired:
+            return None
+
     def _start(self) -> Streams:
         self._write_run()
         shares = {"root": self._serve("root", self._tree.root, "always")}
@@ -113,7 +123,7 @@ class Guest:
             {tag: end.fileno() for tag, end in shares.items()},
             [end.fileno() for end in theirs],
         )
-        self._spawn("QEMU", argv, passed)
+        self._qemu = self._spawn("QEMU", argv, passed)
         for end in passed:
             end.close()
         return Streams(ours, self._deaths)
@@ -145,7 +155,9 @@ class Guest:
             os.close(folder)
         return client
 
-    def _spawn(self, name: str, argv: list[str], passed: list[socket.socket]) -> None:
+    def _spawn(
+        self, name: str, argv: list[str], passed: list[socket.socket]
+    ) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
             argv,
             stdin=subprocess.DEVNULL,
@@ -161,6 +173,7 @@ class Guest:
         death = os.pidfd_open(process.pid)
         self._owned.callback(os.close, death)
         self._deaths[death] = name
+        return process
 
 
 def settings(kernel: Kernel, modprobe: Tool, job: Job) -> str:

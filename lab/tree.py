@@ -30,6 +30,10 @@ class Tree:
         self.root = root
         self.run = root / "run"
 
+    def close(self) -> None:
+        """Unmount it, for another one in its place."""
+        libc.detach(str(self.root))
+
     def seal(self) -> None:
         """Make /run read-only too, when all that the guest needs is in it."""
         libc.mount("", self.run, "", libc.MS_REMOUNT | libc.MS_BIND | libc.MS_RDONLY)
