@@ -7,7 +7,6 @@ import json
 import logging
 import struct
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,7 +21,6 @@ from tests.netns_fixtures import programs
 from tests.netns_fixtures.objects import build
 
 PACKET = bytes(64)
-Compiled = Callable[[str], Path]
 
 
 def bpftool(*args: object) -> object:
@@ -32,11 +30,15 @@ def bpftool(*args: object) -> object:
     return json.loads(done.stdout) if done.stdout.strip() else None
 
 
+def source(name: str, *flags: str) -> Path:
+    """The object file of a source in tests/bpf."""
+    return build((programs.SOURCES / f"{name}.c").read_text(), *flags, name=name, head="")
+
+
 @pytest.mark.parametrize("name", ["obj_all", "obj_more"])
 @pytest.mark.parametrize("cpu", ["v1", "v2", "v3"])
 def test_tags_and_maps_are_those_of_libbpf(name: str, cpu: str, bpffs: Path) -> None:
-    source = (programs.SOURCES / f"{name}.c").read_text()
-    file = build(source, f"-mcpu={cpu}", name=name, head="")
+    file = source(name, f"-mcpu={cpu}")
     bpftool("prog", "loadall", file, bpffs / "peer")
     with loader.open(file) as obj:
         obj.load()
@@ -69,8 +71,8 @@ def shapes(ids: tuple[int, ...]) -> dict[str, tuple[object, ...]]:
     return found
 
 
-def test_programs_do_what_their_source_says(compiled: Compiled) -> None:
-    with loader.open(compiled("obj_all")) as obj:
+def test_programs_do_what_their_source_says() -> None:
+    with loader.open(source("obj_all")) as obj:
         obj.set("verdict", 2)
         obj.load()
         assert obj.programs["first"].test_run(PACKET).retval == 2
@@ -87,8 +89,8 @@ def test_programs_do_what_their_source_says(compiled: Compiled) -> None:
         assert obj.maps["pairs"].lookup(bytes(4)) == struct.pack("=IxxxxQ", 9, 10)
 
 
-def test_less_usual_places_of_data(compiled: Compiled) -> None:
-    with loader.open(compiled("obj_more")) as obj:
+def test_less_usual_places_of_data() -> None:
+    with loader.open(source("obj_more")) as obj:
         obj.set("custom", 30)
         obj.load()
         assert obj.programs["strings"].test_run(PACKET).retval == ord("s") + 30 + 7
@@ -96,8 +98,8 @@ def test_less_usual_places_of_data(compiled: Compiled) -> None:
         assert obj.programs["deep"].test_run(PACKET).retval == 64 + 3 + 64 + 2 + 1
 
 
-def test_variables_of_every_kind(compiled: Compiled) -> None:
-    with loader.open(compiled("obj_all")) as obj:
+def test_variables_of_every_kind() -> None:
+    with loader.open(source("obj_all")) as obj:
         obj.set("enabled", "true")
         obj.set("chosen", "LATER")
         obj.set("limits.inner.port", "0x1bb")
@@ -126,8 +128,8 @@ def test_variables_of_every_kind(compiled: Compiled) -> None:
         assert seen["enabled"] in (True, 1)
 
 
-def test_live_variables(compiled: Compiled) -> None:
-    with loader.open(compiled("obj_all")) as obj:
+def test_live_variables() -> None:
+    with loader.open(source("obj_all")) as obj:
         obj.load()
         obj.set("packets", 100)
         obj.programs["first"].test_run(PACKET, repeat=5)
@@ -145,29 +147,29 @@ def test_live_variables(compiled: Compiled) -> None:
             rodata.update(bytes(4), value)
 
 
-def test_only_what_is_asked_for_and_what_it_jumps_to(compiled: Compiled) -> None:
-    with loader.open(compiled("obj_all")) as obj:
+def test_only_what_is_asked_for_and_what_it_jumps_to() -> None:
+    with loader.open(source("obj_all")) as obj:
         obj.load(only=["jumper"])
         assert sorted(obj.programs) == ["jumper", "target"]
         assert obj.programs["jumper"].test_run(PACKET).retval == 42
 
 
-def test_optional_programs_wait_to_be_asked(compiled: Compiled) -> None:
-    with loader.open(compiled("obj_optional")) as obj:
+def test_optional_programs_wait_to_be_asked() -> None:
+    with loader.open(source("obj_optional")) as obj:
         with pytest.raises(ObjectFileError, match="programs of type tracing are not loaded yet"):
             obj.load()
         obj.load(only=["inward", "optional"])
         assert obj.programs["optional"].test_run(PACKET).retval == 2
         assert obj.programs["inward"].test_run(PACKET).retval == 1
-    with loader.open(compiled("obj_optional")) as obj:
+    with loader.open(source("obj_optional")) as obj:
         with pytest.raises(ObjectFileError, match=r"section nonsense: program unclear: its sec"):
             obj.load(only=["unclear"])
         assert not obj.programs
         assert not obj.maps
 
 
-def test_maps_resized_reused_and_refused(compiled: Compiled) -> None:
-    with loader.open(compiled("obj_all")) as first, loader.open(compiled("obj_all")) as second:
+def test_maps_resized_reused_and_refused() -> None:
+    with loader.open(source("obj_all")) as first, loader.open(source("obj_all")) as second:
         first.resize("pairs", 7)
         first.load()
         assert first.maps["pairs"].info().max_entries == 7
@@ -181,7 +183,7 @@ def test_maps_resized_reused_and_refused(compiled: Compiled) -> None:
 
 
 def test_a_map_pinned_by_name_is_shared(bpffs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = """
+    text = """
     struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __type(key, __u32);
              __type(value, __u64); __uint(pinning, LIBBPF_PIN_BY_NAME); } shared SEC(".maps");
     SEC("tc") int count(struct __sk_buff *skb)
@@ -196,7 +198,7 @@ def test_a_map_pinned_by_name_is_shared(bpffs: Path, monkeypatch: pytest.MonkeyP
     char _license[] SEC("license") = "GPL";
     """
     monkeypatch.setattr("netbpf.loader.object.PIN_ROOT", str(bpffs))
-    file = build(source)
+    file = build(text)
     for _ in range(2):
         with loader.open(file) as obj:
             obj.load()
@@ -206,7 +208,7 @@ def test_a_map_pinned_by_name_is_shared(bpffs: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_refused_program_leaves_nothing() -> None:
-    source = """
+    text = """
     int counter;
     SEC("tc") int fine(struct __sk_buff *skb) { counter++; return 0; }
     SEC("tc") int wrong(struct __sk_buff *skb)
@@ -217,7 +219,7 @@ def test_a_refused_program_leaves_nothing() -> None:
     }
     char _license[] SEC("license") = "GPL";
     """
-    file = build(source)
+    file = build(text)
     before = list(Program.ids()), list(Map.ids())
     with loader.open(file) as obj, pytest.raises(VerifierError) as caught:
         obj.load()
@@ -265,37 +267,37 @@ def test_what_is_not_there_yet_is_named() -> None:
 
 
 def test_a_weak_address_of_nothing_is_zero() -> None:
-    source = """
+    text = """
     extern const int netbpf_no_such_variable __ksym __weak;
     SEC("tc") int asks(struct __sk_buff *skb) { return &netbpf_no_such_variable ? 1 : 5; }
     char _license[] SEC("license") = "GPL";
     """
-    with loader.open(build(source)) as obj:
+    with loader.open(build(text)) as obj:
         obj.load()
         assert obj.programs["asks"].test_run(PACKET).retval == 5
 
 
 def test_without_debug_information() -> None:
-    source = """
+    text = """
     int verdict = 3;
     static __attribute__((noinline)) int get(int x) { return x + verdict; }
     SEC("tc") int plain(struct __sk_buff *skb) { return get(skb->len); }
     char _license[] SEC("license") = "GPL";
     """
-    with loader.open(build(source, "-g0")) as obj:
+    with loader.open(build(text, "-g0")) as obj:
         obj.load()
         assert obj.programs["plain"].test_run(PACKET).retval == 67
         assert obj.programs["plain"].info().btf_id == 0
 
 
 def test_btf_that_the_kernel_refuses_is_done_without(caplog: pytest.LogCaptureFixture) -> None:
-    source = """
+    text = """
     int unused_function(int x) __attribute__((weak));
     int verdict = 3;
     SEC("tc") int plain(struct __sk_buff *skb) { return verdict; }
     char _license[] SEC("license") = "GPL";
     """
-    file = build(source)
+    file = build(text)
     data = bytearray(file.read_bytes())
     # A name with a blank: the strings are read by nobody but the kernel.
     at = data.find(b"\0plain\0", data.find(b"\x9f\xeb"))
@@ -329,20 +331,20 @@ def test_the_section_table_is_that_of_libbpf() -> None:
 
 
 def test_another_byte_order_is_refused_by_name() -> None:
-    source = 'SEC("tc") int other(struct __sk_buff *skb) { return 0; }'
+    text = 'SEC("tc") int other(struct __sk_buff *skb) { return 0; }'
     with (
-        loader.open(build(source, "-target", "bpfeb")) as obj,
+        loader.open(build(text, "-target", "bpfeb")) as obj,
         pytest.raises(ObjectFileError, match="a big-endian object"),
     ):
         obj.load()
 
 
 def test_functions_in_other_sections() -> None:
-    source = """
+    text = """
     __attribute__((section("helpers"), noinline)) int outside(int x) { return x * 3; }
     SEC("tc") int caller(struct __sk_buff *skb) { return outside(skb->len); }
     char _license[] SEC("license") = "GPL";
     """
-    with loader.open(build(source)) as obj:
+    with loader.open(build(text)) as obj:
         obj.load(only=["caller"])
         assert obj.programs["caller"].test_run(PACKET).retval == 192

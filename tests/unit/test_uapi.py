@@ -67,6 +67,11 @@ def made() -> dict[str, Any]:
     return namespace
 
 
+def test_two_runs_give_the_same_text() -> None:
+    texts = {gen_uapi.generate(Btf.parse(bytes(small())), "9.9") for _ in range(2)}
+    assert len(texts) == 1
+
+
 def test_constants_and_words(made: dict[str, Any]) -> None:
     assert made["BPF_F_LATER"] == 1 << 20
     assert made["BPF_F_MINUS"] == -1
