@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 
 from netbpf.bpf import syscall, uapi
 from netbpf.bpf.fd import FD
@@ -24,6 +25,8 @@ def load(btf: Btf) -> FD | None:
     try:
         return FD(syscall.btf_load(attr))
     except OSError as error:
+        if error.errno == errno.EPERM:
+            return None  # the maps or the program will be refused, and say so
         reason = error.strerror
     # Imported only here: it costs a short command as much as loading its program does.
     import logging
