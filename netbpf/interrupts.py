@@ -23,7 +23,7 @@ def held() -> Iterator[None]:
         return
     came: list[int] = []
 
-    def remember(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    def remember(number: int, frame: FrameType | None) -> None:
         came.append(number)
 
     before = {}

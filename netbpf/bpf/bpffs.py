@@ -160,8 +160,10 @@ def _private() -> bool:
 
     That is the one of process 1, or, where we may not look there, of our outermost ancestor.
     """
-    outer = [found for pid in _ancestors() if (found := _mount_namespace(pid)) is not None]
-    return (_mount_namespace("1") or (outer or [None])[-1]) not in (None, _mount_namespace("self"))
+    for pid in ("1", *reversed(list(_ancestors()))):
+        if (outer := _mount_namespace(pid)) is not None:
+            return outer != _mount_namespace("self")
+    return False
 
 
 def _device(path: str) -> int | None:

@@ -37,8 +37,10 @@ def check(path: str) -> str:
     path = os.path.abspath(path)
     operation = f"pin at {path}"
     existing = os.path.dirname(path)
-    while not os.path.isdir(existing):
+    while not os.path.lexists(existing):
         existing = os.path.dirname(existing)
+    if not os.path.isdir(existing):
+        raise BpfError(operation, errno.ENOTDIR, f"{existing} is not a folder", code="invalid")
     if os.path.lexists(path):
         raise _refused(operation, errno.EEXIST, path)
     if not is_bpffs(existing) or "." in path[len(existing) :]:

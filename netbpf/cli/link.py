@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from netbpf.cli.command import ChangingCommand, Command
+from netbpf.cli.namespaces import each_namespace
 from netbpf.cli.output import Document, emit, note, say, table
 from netbpf.cli.settings import settings
 
@@ -43,8 +45,11 @@ def show(
                 # It went while we looked around.
                 continue
     ids = [info.id for info in infos]
-    pins, owners = link_pins(ids), link_owners(ids)
-    documents = [_document(info, pins[info.id], owners[info.id]) for info in infos]
+    pins, owners, places = link_pins(ids), link_owners(ids), _places(infos)
+    documents = [
+        _document(info, places.get(info.id, (None, None)), pins[info.id], owners[info.id])
+        for info in infos
+    ]
     emit({"links": documents}, lambda: _table(documents))
 
 
@@ -95,23 +100,60 @@ def open_link(text: str) -> Any:
     raise ValueError(f"{text} names a program: a link is link:N or pin:PATH")
 
 
-def _document(info: LinkInfo, pins: list[str], owners: list[Any]) -> Document:
-    from netbpf.bpf.mprog_refusal import device_name
+def _places(infos: list[LinkInfo]) -> dict[int, tuple[str | None, str]]:
+    """The namespace and device of each link in a chain.
 
-    name = device_name(info.ifindex) if info.ifindex else None
+    The kernel tells an ifindex without its namespace, so every chain at that ifindex is asked
+    whether the link is in it.
+    """
+    from netbpf import netkit, tcx
+    from netbpf.errors import NetbpfError
+
+    rooms = {"tcx": tcx.HOOKS, "netkit": netkit.HOOKS}
+    wanted = [info for info in infos if info.type_name in rooms and not info.defunct]
+    found: dict[int, tuple[str | None, str]] = {}
+    if not wanted:
+        return found
+    for netns in each_namespace(True):
+        devices = dict(socket.if_nameindex())
+        for info in wanted:
+            name = devices.get(info.ifindex or 0)
+            if name is None or info.id in found:
+                continue
+            try:
+                chain = rooms[info.type_name].chain(info.ifindex or 0, info.hook or "")
+            except NetbpfError:
+                # The device of that number is of another kind here, or has just gone.
+                continue
+            if chain.with_link(info.id):
+                found[info.id] = (netns, name)
+    return found
+
+
+def _document(
+    info: LinkInfo, place: tuple[str | None, str | None], pins: list[str], owners: list[Any]
+) -> Document:
     return {
         "id": info.id,
         "type": info.type_name,
         "prog_id": info.prog_id,
-        # The kernel gives an ifindex without its namespace: the name is the one it has here.
-        "device": None if name is None or name.startswith("ifindex") else name,
+        "device": place[1],
         "ifindex": info.ifindex,
-        "netns": str(info.netns_inode) if info.netns_inode else None,
+        "netns": place[0] or _netns_of(info),
         "hook": info.hook,
         "defunct": info.defunct,
         "pins": pins,
         "owners": [{"pid": owner.pid, "comm": owner.comm} for owner in owners],
     }
+
+
+def _netns_of(info: LinkInfo) -> str | None:
+    """The namespace that a netns link attaches to, by name or else by inode."""
+    if not info.netns_inode:
+        return None
+    from netbpf import netns
+
+    return netns.name_of(info.netns_inode) or f"inode:{info.netns_inode}"
 
 
 def _table(documents: list[Document]) -> None:
@@ -125,7 +167,7 @@ def _table(documents: list[Document]) -> None:
                 each["id"],
                 each["type"],
                 each["prog_id"],
-                each["device"] or each["ifindex"],
+                ":".join(filter(None, (each["netns"], each["device"]))) or each["ifindex"] or None,
                 each["hook"],
                 "defunct" if each["defunct"] else "attached",
                 "\n".join([*each["pins"], *(f"{o['comm']}[{o['pid']}]" for o in each["owners"])])

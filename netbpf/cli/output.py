@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -46,7 +45,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         grid.add_column(Text(column), overflow="fold")
     for row in rows:
         grid.add_row(*(Text("-" if cell is None else clean(str(cell))) for cell in row))
-    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 10_000
+    width = None if sys.stdout.isatty() else 10_000
     Console(width=width, soft_wrap=False).print(grid)
 
 

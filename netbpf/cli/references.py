@@ -74,7 +74,7 @@ def _object_file(text: str) -> tuple[str, str | None] | None:
 
 
 def _fitting(spec: ObjectSpec, name: str | None, hook: Hook) -> ProgramSpec:
-    """The program of that name, or the only one that fits; one made for this very hook fits best."""
+    """The program of that name, or the only one that fits; one made for this hook fits best."""
     from netbpf.bpf import uapi
 
     if name is not None:

@@ -1,7 +1,7 @@
 """Netkit: its devices, and the programs on both their sides.
 
-The devices (``add``, ``set``, ``delete``, ``get``, ``show``) need netlink and with it pyroute2, which
-is imported when one of them is first used; the chains (``attach`` and so on) need neither.
+The devices (``add``, ``set``, ``delete``, ``get``, ``show``) need netlink and with it pyroute2,
+which is imported when one of them is first used; the chains (``attach`` and so on) need neither.
 """
 
 from __future__ import annotations

@@ -159,22 +159,36 @@ def _link_info(kind: str, data: Attributes) -> tuple[str, Any]:
 
 
 def _link(message: Any) -> Link:
-    info = message.get_attr("IFLA_LINKINFO")
-    kind = info.get_attr("IFLA_INFO_KIND") if info is not None else None
-    data = info.get_attr("IFLA_INFO_DATA") if info is not None else None
-    # A kind that pyroute2 does not know comes as text, not as attributes.
-    named = dict(data["attrs"]) if data is not None and not isinstance(data, str) else {}
+    attributes = _by_name(message)
+    info = _by_name(attributes.get("IFLA_LINKINFO", ("", {}))[1])
+
+    def value(name: str) -> Any:
+        found = attributes.get(name)
+        return None if found is None else found[1]
+
+    data = info["IFLA_INFO_DATA"][1] if "IFLA_INFO_DATA" in info else None
     return Link(
         ifindex=message["index"],
-        name=message.get_attr("IFLA_IFNAME"),
-        kind=kind,
+        name=value("IFLA_IFNAME"),
+        kind=info["IFLA_INFO_KIND"][1] if "IFLA_INFO_KIND" in info else None,
         up=bool(message["flags"] & IFF_UP),
-        mtu=message.get_attr("IFLA_MTU") or 0,
-        mac=message.get_attr("IFLA_ADDRESS"),
-        rx_queues=message.get_attr("IFLA_NUM_RX_QUEUES") or 0,
-        tx_queues=message.get_attr("IFLA_NUM_TX_QUEUES") or 0,
-        group=message.get_attr("IFLA_GROUP") or 0,
-        peer_ifindex=message.get_attr("IFLA_LINK") or None,
-        peer_nsid=message.get_attr("IFLA_LINK_NETNSID"),
-        data=named,
+        mtu=value("IFLA_MTU") or 0,
+        mac=value("IFLA_ADDRESS"),
+        rx_queues=value("IFLA_NUM_RX_QUEUES") or 0,
+        tx_queues=value("IFLA_NUM_TX_QUEUES") or 0,
+        group=value("IFLA_GROUP") or 0,
+        peer_ifindex=value("IFLA_LINK") or None,
+        peer_nsid=value("IFLA_LINK_NETNSID"),
+        # A kind that pyroute2 does not know comes as text, not as attributes.
+        data={}
+        if isinstance(data, str)
+        else {name: slot[1] for name, slot in _by_name(data).items()},
     )
+
+
+def _by_name(message: Any) -> dict[str, Any]:
+    """The attributes of a message by name, still undecoded: ``[1]`` of each decodes its value.
+
+    pyroute2's ``get_attr`` walks the whole list for every name.
+    """
+    return {slot[0]: slot for slot in (message or {}).get("attrs", ())}

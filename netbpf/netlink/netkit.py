@@ -37,7 +37,7 @@ class netkit(nla):  # type: ignore[misc]
     )
 
     @staticmethod
-    def peer_info(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ARG004
+    def peer_info(self: Any, *args: Any, **kwargs: Any) -> Any:
         """The class of the peer's nest: an ifinfomsg and its attributes, as for veth."""
         return ifinfveth
 

@@ -1,4 +1,4 @@
-"""The built-in programs: C source and the compiled object beside it, made by scripts/build-progs."""
+"""The built-in programs: C source and, made of it by scripts/build-progs, the object beside it."""
 
 from __future__ import annotations
 
