@@ -46,6 +46,7 @@ docs/lab.md tells the rest."""
 
 def main(argv: list[str]) -> int:
     """Run the command line and return the exit status."""
+    _open_missing_streams()
     options = _parse(argv)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end)
@@ -56,6 +57,17 @@ def main(argv: list[str]) -> int:
         return LOST
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+
+
+def _open_missing_streams() -> None:
+    """Where the caller closed 0, 1 or 2, a socket of ours would take its number."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(os.dup(2), "w")
 
 
 def _end(number: int, _: object) -> None:
@@ -116,17 +128,19 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 
 def _seconds(text: str) -> float | None:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
     if not 0 <= value < float("inf"):
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"not a number of seconds: {text!r}")
     return value or None
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"not a positive number: {text!r}")
+    return int(text)
 
 
 def _cpus() -> int:

@@ -24,6 +24,9 @@ from lab.tree import Tree
 PORTS = ("stdout", "stderr", "control", "console")
 """The guest's ways out: numbered from 1 as lab/init.sh opens them, the console apart."""
 
+# What the older file server says of every connection that ends.
+_NOISE = ("fv_remove_watch", "virtio_loop: Unexpected poll")
+
 INIT = Path(__file__).with_name("init.sh")
 
 _FSTAB = """\
@@ -93,8 +96,7 @@ class Guest:
         """What QEMU and the file servers had to say."""
         self._log.seek(0)
         lines = self._log.read().decode(errors="replace").splitlines()
-        # The old file server says this of every connection that ends.
-        return "\n".join(line for line in lines if not line.startswith("fv_remove_watch"))
+        return "\n".join(line for line in lines if not line.startswith(_NOISE))
 
     def qemu_status(self) -> int | None:
         """The status that QEMU ended with by itself (-N: signal N); None when it still runs.

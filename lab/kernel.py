@@ -91,7 +91,8 @@ class Kernels:
             names = apt.names(rf"linux-.*{re.escape(self._arch.flavour)}")
             release = choose_release(names, wanted, self._arch.flavour)
             if release is None:
-                seen.append(f"{suite}: {', '.join(releases(names, self._arch.flavour)) or 'none'}")
+                offered = releases(names, self._arch.flavour)
+                seen.append(f"{suite}: {', '.join(offered[:3]) or 'none'}")
                 continue
             packages = kernel_packages(names, release)
 

@@ -7,7 +7,7 @@ import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,15 @@ from lab.errors import LabError
 
 OLDEST_QEMU = (8, 1)
 """Before 8.1 the emulation of multi-processor guests is not to be trusted: 6.12 panics at boot."""
+
+# Debian's releases whose own QEMU is older; their backports have a newer one.
+_OLD_QEMU = ("bookworm",)
+
+# The first version without it: the file server became a package of its own.
+_WITH_VIRTIOFSD = (8,)
+
+# Files in a folder of packages that are not a tool's: kernels, and the system's own C library.
+_OTHERS = re.compile(r"linux-|libc6$")
 
 _SBIN = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
 
@@ -93,7 +102,7 @@ class Tools:
                 f"no {self._arch.qemu_package} of 8.1 or newer in {', '.join(apt.suites)}"
             )
 
-        self._unpack(self._arch.qemu_package, suite, root)
+        self._unpack(self._arch.qemu_package, root, choose=suite)
 
     def _fill_virtiofsd(self, root: Path) -> None:
         # Up to Debian 12 it is a part of QEMU's own package, afterwards one of its own.
@@ -104,10 +113,10 @@ class Tools:
             )
         elif not list(self._debs.glob("virtiofsd_*.deb")):
             package = "qemu-system-common"
-        self._unpack(package, lambda _: None, root)
+        self._unpack(package, root, below={"qemu-system-common": _WITH_VIRTIOFSD})
 
     def _fill_kmod(self, root: Path) -> None:
-        self._unpack("kmod", lambda _: None, root)
+        self._unpack("kmod", root)
         target = self._cache / "kmod"
         kmod = next(p for p in ("usr/bin/kmod", "bin/kmod") if (root / p).exists())
         (root / "lab").mkdir()
@@ -123,18 +132,25 @@ class Tools:
             )
             script.chmod(0o755)
 
-    def _unpack(self, package: str, choose: Callable[[Apt], str | None], root: Path) -> None:
-        debs = root / ".debs"
+    def _unpack(
+        self,
+        package: str,
+        root: Path,
+        *,
+        choose: Callable[[Apt], str | None] = lambda _: None,
+        below: Mapping[str, tuple[int, ...]] | None = None,
+    ) -> None:
         if self._debs is None:
+            debs = root / ".debs"
             apt = self._host_apt()
             unpack(apt.download_with_missing(package, choose(apt), debs), root)
             shutil.rmtree(debs)
-        else:
-            found = sorted(self._debs.glob("*.deb"))
-            if not any(deb.name.startswith(f"{package}_") for deb in found):
-                raise LabError(f"no {package}_*.deb in {self._debs}")
-            kernels = re.compile(r"linux-|libc6_")
-            unpack([deb for deb in found if not kernels.match(deb.name)], root)
+            return
+        found = newest_debs(self._debs.glob("*.deb"), below or {})
+        if package not in found:
+            raise LabError(f"no {package}_*.deb in {self._debs}")
+        # The libraries that it needs are among the rest.
+        unpack([deb for name, deb in found.items() if not _OTHERS.match(name)], root)
 
     def _host_apt(self) -> Apt:
         if self._apt is None:
@@ -142,7 +158,7 @@ class Tools:
             apt = Apt(
                 self._cache.parent / "apt" / "host",
                 self._arch,
-                [codename, f"{codename}-backports"],
+                [codename, f"{codename}-backports"] if codename in _OLD_QEMU else [codename],
                 host=True,
             )
             apt.update()
@@ -162,6 +178,23 @@ def qemu_version(path: str) -> tuple[int, ...]:
         return (0,)
     found = re.search(r"version (\d+)\.(\d+)", done.stdout)
     return (int(found[1]), int(found[2])) if found else (0,)
+
+
+def newest_debs(debs: Iterable[Path], below: Mapping[str, tuple[int, ...]]) -> dict[str, Path]:
+    """The newest file of each package, by name; those in *below* only under that version."""
+    found: dict[str, Path] = {}
+    for deb in debs:
+        name = deb.name.split("_")[0]
+        if name in below and deb_version(deb) >= below[name]:
+            continue
+        if name not in found or deb_version(deb) > deb_version(found[name]):
+            found[name] = deb
+    return found
+
+
+def deb_version(deb: Path) -> tuple[int, ...]:
+    """The numbers of the version in a package's file name."""
+    return version_key(deb.name.split("_")[1].replace("%3a", ":")) if "_" in deb.name else ()
 
 
 def version_key(version: str) -> tuple[int, ...]:
