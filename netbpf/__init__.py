@@ -1,8 +1,8 @@
 """Linux network plumbing with BPF: the public names, each loaded when it is first used.
 
 ``netbpf.netkit`` and ``netbpf.netns`` make devices and namespaces, ``netbpf.loader`` loads object
-files, ``netbpf.tcx`` and ``netbpf.netkit`` attach programs and order them. Functions take an ifindex
-and act in the network namespace where the calling thread stands.
+files, ``netbpf.tcx`` and ``netbpf.netkit`` attach programs and order them. Functions take an
+ifindex and act in the network namespace where the calling thread stands.
 """
 
 from __future__ import annotations

@@ -54,15 +54,15 @@ def dump(map: Id) -> None:
     In a per-CPU map a value is a list, one for each possible CPU.
     """
     from netbpf.bpf import btf_object
-    from netbpf.btf.values import decode
+    from netbpf.btf.values import Values
 
     elements: list[dict[str, Any]] = []
     with open_map(map) as found:
         info = found.info()
-        btf = btf_object.read(info.btf_id) if info.btf_id else None
+        values = Values(btf_object.read(info.btf_id)) if info.btf_id else None
 
         def shown(type_id: int, data: bytes) -> Any:
-            return decode(btf, type_id, data) if btf is not None and type_id else data.hex()
+            return values.read(data, 0, type_id) if values and type_id else data.hex()
 
         for key in found.keys():  # noqa: SIM118
             raw = found.lookup(key)

@@ -18,7 +18,8 @@ def emit(document: Document, render: Callable[[], None]) -> None:
     if settings.json:
         import json
 
-        print(json.dumps({"schema_version": SCHEMA_VERSION, **document}))
+        whole = {"schema_version": SCHEMA_VERSION, **document}
+        print(json.dumps(whole, default=lambda data: bytes(data).hex()))
     else:
         render()
     sys.stdout.flush()

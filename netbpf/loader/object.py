@@ -16,11 +16,12 @@ from netbpf.bpf.map import Map
 from netbpf.bpf.prog import Program
 from netbpf.btf import types as t
 from netbpf.btf.errors import BtfFormatError
+from netbpf.btf.values import Values, split
 from netbpf.elf.object import open_object
 from netbpf.elf.spec import MapSpec, ObjectSpec, ProgramSpec
 from netbpf.errors import NetbpfError, NotFoundError, ObjectFileError
 from netbpf.loader import btf as kernel_btf
-from netbpf.loader import data, maps, relocate
+from netbpf.loader import maps, relocate
 
 # Types of programs whose target in the kernel is given by its BTF id.
 _NEED_TARGET = frozenset(
@@ -224,7 +225,7 @@ class Object:
                     found.setdefault(inner.name, (spec, inner.type_id, variable.offset))
         return found
 
-    def _find(self, path: str) -> tuple[MapSpec, int, int, data.Values]:
+    def _find(self, path: str) -> tuple[MapSpec, int, int, Values]:
         variables = self._variables()
         # A variable that is static in a function is called function.variable.
         longest = max(
@@ -232,7 +233,7 @@ class Object:
             key=len,
             default="",
         )
-        name, steps = data.split("_" + path[len(longest) :]) if longest else data.split(path)
+        name, steps = split("_" + path[len(longest) :]) if longest else split(path)
         name = longest or name
         if name not in variables or self.spec.btf is None:
             known = ", ".join(sorted(variables)) or "none"
@@ -240,7 +241,7 @@ class Object:
             if self.spec.btf is None:
                 hint = "the file has no BTF, compile it with -g"
             raise NotFoundError("variable", name, where=f"in {self.spec.path}", hint=hint)
-        values = data.Values(self.spec.btf)
+        values = Values(self.spec.btf)
         spec, type_id, offset = variables[name]
         inner, at = values.step(type_id, steps, name)
         return spec, inner, offset + at, values

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from netbpf import loader
+from netbpf.btf.values import split
 from netbpf.elf import open_object
 from netbpf.errors import NotFoundError
-from netbpf.loader.data import split
 from tests.netns_fixtures.objects import build
 
 SOURCES = Path(__file__).resolve().parents[1] / "bpf"
