@@ -24,5 +24,5 @@ def read(btf_id: int) -> Btf:
             again = uapi.BtfInfo(btf=ctypes.addressof(data), btf_size=info.btf_size)
             syscall.obj_get_info(fd.fileno(), again)
     except OSError as error:
-        raise refused(f"read BTF {btf_id}", error) from error
+        raise refused(f"read BTF {btf_id}", error, "CAP_SYS_ADMIN") from error
     return Btf.parse(data.raw)

@@ -10,7 +10,7 @@ from netbpf.bpf.kobject import open_any_pin, wrong_kind
 from netbpf.bpf.link import Link
 from netbpf.bpf.prog import Program, ProgramInfo
 from netbpf.bpf.ref import Ref
-from netbpf.errors import AmbiguousError, NetbpfError, NotFoundError
+from netbpf.errors import AmbiguousError, BpfError, NotFoundError
 
 Target = Program | Link | Ref | str
 """What can name an entry: an open program or link, or a reference (``"name:first"``)."""
@@ -25,15 +25,14 @@ class Entry:
     link_id: int | None
 
     def program(self) -> ProgramInfo | None:
-        """What the kernel tells of the program; None when it has gone meanwhile."""
-        return program_info(self.prog_id)
+        """What the kernel tells of the program; None when it has gone or we may not look."""
+        try:
+            return program_info(self.prog_id)
+        except BpfError:
+            return None
 
     def __str__(self) -> str:
-        try:
-            info = self.program()
-        except NetbpfError:
-            # Not permitted to look: the id is all there is to say.
-            info = None
+        info = self.program()
         name = f"{info.name} (id:{self.prog_id})" if info and info.name else f"id:{self.prog_id}"
         return f"{name} by link:{self.link_id}" if self.link_id else name
 
@@ -102,9 +101,13 @@ def matcher(target: Target) -> Callable[[Entry], bool]:
                 return (_has_link if isinstance(pinned, Link) else _has_program)(pinned.id)
         case "name":
             # The kernel keeps the first 15 characters.
-            return lambda e: (info := e.program()) is not None and info.name == ref.value[:15]
+            return _has(lambda info: info.name == ref.value[:15])
         case "tag":
-            return lambda e: (info := e.program()) is not None and info.tag == ref.value
+            return _has(lambda info: info.tag == ref.value)
+
+
+def _has(test: Callable[[ProgramInfo], bool]) -> Callable[[Entry], bool]:
+    return lambda entry: (info := program_info(entry.prog_id)) is not None and test(info)
 
 
 def _has_program(number: int) -> Callable[[Entry], bool]:
@@ -147,7 +150,7 @@ def _program_info(number: int) -> ProgramInfo:
 def program_info(number: int) -> ProgramInfo | None:
     """What the kernel tells of the program with that id; None when it has gone.
 
-    Kept: the kernel gives no id twice for a long while.
+    Needs CAP_SYS_ADMIN. Kept: the kernel gives no id twice for a long while.
     """
     try:
         return _program_info(number)

@@ -30,15 +30,15 @@ def kind_of(fd: int) -> str:
     return ANON_INODES.get(target, target)
 
 
-def refused(operation: str, error: OSError) -> BpfError:
-    """The error of an object's own operation, with the capability that was missing."""
+def refused(operation: str, error: OSError, needs: str = "CAP_BPF") -> BpfError:
+    """The error of an object's own operation; ``needs`` is what EPERM says is missing."""
     number = error.errno or errno.EIO
     if number == errno.EPERM:
         return BpfError(
             operation,
             number,
             "not permitted",
-            hint="needs CAP_SYS_ADMIN to go by id, CAP_BPF otherwise (run as root)",
+            hint=f"needs {needs} (run as root)",
         )
     return BpfError(operation, number)
 
@@ -108,7 +108,7 @@ class KernelObject:
         except OSError as error:
             if error.errno == errno.ENOENT:
                 raise NotFoundError(cls.kind, f"with id {number}") from error
-            raise refused(f"open {cls.kind} {number}", error) from error
+            raise refused(f"open {cls.kind} {number}", error, "CAP_SYS_ADMIN") from error
 
     @classmethod
     def from_pin(cls, path: str) -> Self:
@@ -133,7 +133,7 @@ class KernelObject:
             except OSError as error:
                 if error.errno == errno.ENOENT:
                     return
-                raise refused(f"list {cls.kind}s", error) from error
+                raise refused(f"list {cls.kind}s", error, "CAP_SYS_ADMIN") from error
             yield number
 
     def fileno(self) -> int:

@@ -94,7 +94,21 @@ class ChangingCommand(Command):
     changes = True
 
 
-class LazyGroup(TyperGroup):
+class Group(TyperGroup):
+    """A noun: with nothing after it, it shows its verbs."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take the words apart; a verb has to follow."""
+        if not args and not ctx.resilient_parsing:
+            if settings.json:
+                ctx.fail(f"a verb is missing: {', '.join(self.list_commands(ctx))}")
+            # With rich, asking for the help prints it.
+            print(ctx.get_help(), end="")
+            ctx.exit(2)
+        return super().parse_args(ctx, args)
+
+
+class LazyGroup(Group):
     """The nouns, each imported when it is used; ``nouns`` maps a noun to its module."""
 
     nouns: dict[str, str]

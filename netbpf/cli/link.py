@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from netbpf.cli.command import ChangingCommand, Command
+from netbpf.cli.command import ChangingCommand, Command, Group
 from netbpf.cli.namespaces import each_namespace
 from netbpf.cli.output import Document, emit, note, say, table
 from netbpf.cli.settings import settings
@@ -15,7 +15,7 @@ from netbpf.cli.settings import settings
 if TYPE_CHECKING:
     from netbpf.bpf.link import LinkInfo
 
-app = typer.Typer(no_args_is_help=True, help="The bpf_links of this machine.")
+app = typer.Typer(cls=Group, add_completion=False, help="The bpf_links of this machine.")
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="link:N, its number, or pin:PATH.")]
 

@@ -33,7 +33,6 @@ class Nouns(LazyGroup):
 
 app = typer.Typer(
     cls=Nouns,
-    no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     help="Plumb Linux networks with BPF: netkit devices, chains of tcx and netkit programs, "

@@ -6,10 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
-from netbpf.cli.command import Command
+from netbpf.cli.command import Command, Group
 from netbpf.cli.output import emit, say, table
 
-app = typer.Typer(no_args_is_help=True, help="The BPF maps of this machine, and what is in them.")
+app = typer.Typer(
+    cls=Group, add_completion=False, help="The BPF maps of this machine, and what is in them."
+)
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="id:N, its number, or pin:PATH.")]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from netbpf.cli import chain as shared
-from netbpf.cli.command import ChangingCommand, Command
+from netbpf.cli.command import ChangingCommand, Command, Group
 from netbpf.cli.output import emit, note, say, table
 from netbpf.cli.settings import settings
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from netbpf.netkit.model import Device
 
 app = typer.Typer(
-    no_args_is_help=True, help="Netkit devices, and the programs on both their sides."
+    cls=Group, add_completion=False, help="Netkit devices, and the programs on both their sides."
 )
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The (primary) device's name.")]

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from netbpf.cli.command import ChangingCommand, Command
+from netbpf.cli.command import ChangingCommand, Command, Group
 from netbpf.cli.output import emit, say, table
 from netbpf.cli.settings import settings
 
 if TYPE_CHECKING:
     from netbpf.netns import Namespace
 
-app = typer.Typer(no_args_is_help=True, help="Network namespaces by name, as ip netns has them.")
+app = typer.Typer(
+    cls=Group, add_completion=False, help="Network namespaces by name, as ip netns has them."
+)
 
 
 def _names(incomplete: str) -> list[str]:

@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from netbpf.cli.command import Command
+from netbpf.cli.command import Command, Group
 from netbpf.cli.output import emit, table
 
-app = typer.Typer(no_args_is_help=True, help="The BPF programs of this machine.")
+app = typer.Typer(cls=Group, add_completion=False, help="The BPF programs of this machine.")
 
 
 @app.callback()

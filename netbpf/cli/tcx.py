@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from netbpf.cli import chain as shared
-from netbpf.cli.command import ChangingCommand, Command
+from netbpf.cli.command import ChangingCommand, Command, Group
 from netbpf.cli.namespaces import each_namespace
 
 if TYPE_CHECKING:
     from netbpf.bpf.chain import Chain
 
-app = typer.Typer(no_args_is_help=True, help="Chains of programs on a device's ingress and egress.")
+app = typer.Typer(
+    cls=Group, add_completion=False, help="Chains of programs on a device's ingress and egress."
+)
 
 
 class _Command(Command):

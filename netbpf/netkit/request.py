@@ -61,9 +61,7 @@ def create(rtnl: Rtnl, peer_rtnl: Rtnl, settings: Settings) -> int:
         return _ask(rtnl, settings)
     except Refusal as error:
         if error.errno == errno.EOPNOTSUPP and error.extack == _UNKNOWN_KIND:
-            raise NotSupportedError(
-                "netkit", since="6.7", hint="or it was built without CONFIG_NETKIT"
-            ) from error
+            raise NotSupportedError("netkit", since="6.7", config="CONFIG_NETKIT") from error
         if error.errno == errno.EEXIST and settings.single and not _is_here(settings.name):
             # A kernel that knows no singles makes a pair, and calls its other end nkN: this one.
             feature, since = _SINCE["IFLA_NETKIT_PAIRING"]

@@ -98,6 +98,9 @@ def in_thread(function: Callable[[], T]) -> T:
 
 
 def _return(home: NetNS) -> None:
+    # Asked, not remembered: entering may have failed, or an interruption come right after it.
+    if home.is_current():
+        return
     try:
         libc.setns(home.fileno(), libc.CLONE_NEWNET)
     except (OSError, ValueError) as error:

@@ -1,0 +1,116 @@
+"""``netbpf netns``: seen by ``ip netns`` and /proc, and the other way round."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+import pytest
+
+from netbpf import netns
+from tests.netns_fixtures.cli import netbpf, ok, process
+from tests.netns_fixtures.namespaces import namespace, random_name
+
+
+def ip_names() -> list[str]:
+    listed = subprocess.run(["ip", "netns"], capture_output=True, text=True, check=True)
+    return [line.split()[0] for line in listed.stdout.splitlines()]
+
+
+def test_add_show_del() -> None:
+    red, blue = random_name(), random_name()
+    added = ok("netns", "add", red, blue)["added"]
+    try:
+        assert {red, blue} <= set(ip_names())
+        shown = {each["name"]: each for each in ok("netns", "show")["namespaces"]}
+        for each in added:
+            found = shown[each["name"]]
+            assert set(found) == {"name", "inode", "nsid", "pids", "devices", "links"}
+            assert found["inode"] == each["inode"]
+            assert found["inode"] == os.stat(f"/run/netns/{each['name']}").st_ino
+            assert "lo" in found["devices"]
+    finally:
+        ok("netns", "del", red, blue)
+    assert not {red, blue} & set(ip_names())
+
+
+def test_a_process_is_enough_to_be_shown() -> None:
+    with subprocess.Popen(
+        ["unshare", "--net", "sh", "-c", "echo up; read x"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as holder:
+        assert holder.stdin and holder.stdout
+        holder.stdout.readline()
+        inode = os.stat(f"/proc/{holder.pid}/ns/net").st_ino
+        found = [n for n in ok("netns", "show")["namespaces"] if n["inode"] == inode]
+        assert [(each["name"], each["pids"]) for each in found] == [(None, [holder.pid])]
+        chains = ok("tcx", "show", "-n", f"pid:{holder.pid}")["chains"]
+        assert chains == []
+        holder.stdin.close()
+
+
+def test_exec_runs_inside_with_its_own_status() -> None:
+    with namespace() as ns:
+        result = process("netns", "exec", ns.name, "--", "readlink", "/proc/self/ns/net")
+        assert result.stdout.strip() == f"net:[{ns.inode}]"
+        assert process("netns", "exec", ns.name, "--", "sh", "-c", "exit 7").returncode == 7
+        assert process("netns", "exec", ns.name, "sh", "-c", "kill -9 $$").returncode == -9
+        assert process("netns", "exec", ns.name, "ls", "-d", "/").stdout == "/\n"
+
+
+def test_adding_one_taken_name_leaves_none_of_the_others() -> None:
+    with namespace() as ns:
+        fresh = random_name()
+        result = netbpf("-j", "netns", "add", fresh, ns.name)
+        assert (result.status, result.error["code"]) == (5, "conflict")
+        assert fresh not in ip_names()
+        assert ns.name in ip_names()
+
+
+def test_deleting_one_missing_name_deletes_none() -> None:
+    with namespace() as ns:
+        result = netbpf("-j", "netns", "del", ns.name, "no-such-namespace")
+        assert (result.status, result.error["code"]) == (1, "not_found")
+        assert ns.name in ip_names()
+
+
+@pytest.mark.parametrize("name", ["..", ".", "a/b", "", "x" * 256, "a\nb", "../../etc/passwd"])
+def test_hostile_names(name: str) -> None:
+    before = netns.list_names()
+    for verb in ("add", "del"):
+        result = netbpf("-j", "netns", verb, "--", name)
+        assert (result.status, result.error["code"]) == (2, "usage"), result.out
+    assert netns.list_names() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "code"),
+    [
+        (["netns", "exec", "no-such-namespace", "true"], 1, "not_found"),
+        (["netns", "exec", "pid:4000000", "true"], 1, "not_found"),
+        (["netns", "exec", "/etc/passwd", "true"], 1, "not_found"),
+        (["netns", "exec"], 2, "usage"),
+        (["netns", "add"], 2, "usage"),
+        (["netns"], 2, "usage"),
+    ],
+)
+def test_bad_input(arguments: list[str], status: int, code: str) -> None:
+    result = netbpf("-j", *arguments)
+    assert (result.status, result.error["code"]) == (status, code), result.out
+
+
+def test_a_missing_command_leaves_us_where_we_were() -> None:
+    with namespace() as ns:
+        result = netbpf("-j", "netns", "exec", ns.name, "no-such-command")
+        assert (result.status, result.error["code"]) == (1, "not_found")
+
+
+def test_dry_run() -> None:
+    name = random_name()
+    assert ok("netns", "add", name, "--dry-run")["dry_run"] is True
+    assert name not in ip_names()
+    with namespace() as ns:
+        ok("netns", "del", ns.name, "--dry-run")
+        assert ns.name in ip_names()
