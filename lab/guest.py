@@ -213,7 +213,10 @@ def virtiofsd_command(virtiofsd: Tool, fd: int, source: Path, cache: str) -> lis
             "--sandbox=chroot",
             f"--cache={cache}",
             "--log-level=warn",
+            "--no-announce-submounts",  # an overlay refuses to cross them
             "--inode-file-handles=prefer",
+            "--modcaps=+dac_read_search",  # which opening by handle takes
+            "--rlimit-nofile=0",
         )
     escaped = re.sub(r"([\\,])", r"\\\1", str(source))
     options = (f"source={escaped}", "sandbox=chroot", f"cache={cache}", "log_level=warn")
