@@ -121,16 +121,21 @@ class VerifierError(BpfError):
 
 
 class StaleRevisionError(BpfError):
-    """The chain changed since ``expected`` was read; ``current`` is its revision now, if known."""
+    """The chain is not at revision ``expected``; ``current`` is its revision now, if known.
 
-    def __init__(self, operation: str, *, expected: int, current: int | None = None) -> None:
+    ``expected`` is None where the caller named none, and the chain changed at every try.
+    """
+
+    def __init__(self, operation: str, *, expected: int | None, current: int | None = None) -> None:
         self.expected = expected
         self.current = current
         now = "" if current is None else f", it is at {current} now"
         super().__init__(
             operation,
             _errno.ESTALE,
-            f"the chain is no longer at revision {expected}{now}",
+            f"the chain is not at revision {expected}{now}"
+            if expected is not None
+            else f"others keep changing the chain{now}",
             hint="look at the chain again, then decide",
         )
 

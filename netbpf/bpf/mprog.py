@@ -174,7 +174,7 @@ class Hooks:
             if expected_revision not in (None, 0, chain.revision):
                 raise StaleRevisionError(
                     mprog_refusal.operation("detach from", place, ifindex),
-                    expected=expected_revision or 0,
+                    expected=expected_revision,
                     current=chain.revision,
                 )
             entry = chain.find(target)
@@ -218,7 +218,7 @@ class Hooks:
             if expected_revision not in (None, 0, chain.revision):
                 raise StaleRevisionError(
                     mprog_refusal.operation("update", place, ifindex),
-                    expected=expected_revision or 0,
+                    expected=expected_revision,
                     current=chain.revision,
                 )
             entry = chain.find(target)

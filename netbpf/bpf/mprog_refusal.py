@@ -71,7 +71,7 @@ def of_change(
             return of_query(hook, ifindex, unreadable)
         chain = Chain(ifindex, hook.name, 0, ())
     if number == errno.ESTALE:
-        return StaleRevisionError(what, expected=expected or 0, current=chain.revision or None)
+        return StaleRevisionError(what, expected=expected, current=chain.revision or None)
     reason, hint, code = _condition(hook, number, chain, prog)
     return BpfError(what, number, reason, hint=hint, code=code)
 

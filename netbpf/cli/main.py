@@ -69,6 +69,9 @@ def main(argv: list[str] | None = None) -> int:
             args=list(arguments), prog_name="netbpf", standalone_mode=False
         )
         sys.stdout.flush()
+        if result == exit_status.INTERRUPTED:
+            # Typer has made a status of the KeyboardInterrupt.
+            raise KeyboardInterrupt
         return result if isinstance(result, int) else exit_status.DONE
     except BrokenPipeError:
         # Whoever read our output has enough; what is still buffered goes nowhere.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -149,7 +150,7 @@ def test_revision_rises_with_each_change(site: Site, load: Load) -> None:
 def test_stale_revision(site: Site, load: Load, link: bool) -> None:
     site.attach(load(programs.NEXT, "one"), link=False)
     two = load(programs.NEXT, "two")
-    with pytest.raises(StaleRevisionError, match=r"no longer at revision 7, it is at 2 now"):
+    with pytest.raises(StaleRevisionError, match=r"not at revision 7, it is at 2 now"):
         site.attach(two, link=link, expected_revision=7)
     placed = site.attach(two, link=link, expected_revision=2)
     assert placed.revision == 3
@@ -300,3 +301,29 @@ def test_device_gone_leaves_a_defunct_link(site: Site, load: Load) -> None:
             link.update(load(programs.NEXT, "two"))
         assert caught.value.errno == errno.ENOLINK
         link.detach()
+
+
+def test_what_was_read_is_what_is_changed(site: Site, load: Load) -> None:
+    """While others change the chain all the time, every attach lands directly before its anchor."""
+    anchor, mover = load(programs.NEXT, "anchor"), load(programs.NEXT, "mover")
+    site.attach(anchor, link=False)
+    stop = threading.Event()
+
+    def disturb() -> None:
+        with entered(site.ns):
+            while not stop.is_set():
+                site.hooks.attach(site.ifindex, site.hook, mover, link=False, first=True)
+                site.hooks.detach(site.ifindex, site.hook, mover)
+
+    other = threading.Thread(target=disturb)
+    other.start()
+    try:
+        for _ in range(10):
+            prog = load(programs.NEXT, "ours")
+            site.attach(prog, before=anchor, link=False)
+            ids = site.ids()
+            assert ids.index(prog.id) == ids.index(anchor.id) - 1
+    finally:
+        stop.set()
+        other.join()
+    assert len(site.ids()) == 11

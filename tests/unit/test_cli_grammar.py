@@ -1,0 +1,156 @@
+"""The command line without a kernel: help, options everywhere, usage errors, one boundary."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from typing import Any
+
+import pytest
+import typer
+
+from netbpf.cli import main as entry
+from netbpf.cli.command import Command
+from netbpf.cli.settings import settings
+
+NOUNS = ["netkit", "tcx", "netns", "prog", "link", "map"]
+
+
+def run(*arguments: str) -> tuple[int, str, str]:
+    out, err = StringIO(), StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        status = entry.main(list(arguments))
+    return status, out.getvalue(), err.getvalue()
+
+
+def commands() -> Iterator[tuple[str, str, Any]]:
+    group: Any = typer.main.get_command(entry.app)
+    for noun in NOUNS:
+        verbs = group.get_command(None, noun)
+        for verb in verbs.list_commands(None):
+            yield noun, verb, verbs.get_command(None, verb)
+
+
+def test_the_nouns_are_there() -> None:
+    group: Any = typer.main.get_command(entry.app)
+    assert list(group.list_commands(None)) == NOUNS
+
+
+def test_every_command_shows_an_example_and_takes_the_global_options() -> None:
+    seen = set()
+    for noun, verb, command in commands():
+        seen.add((noun, verb))
+        assert command.help, (noun, verb)
+        assert f"Example: netbpf {noun} {verb}" in (command.epilog or ""), (noun, verb)
+        assert isinstance(command, Command)
+        options = {option for param in command.params for option in param.opts}
+        assert {"--json", "-j", "--netns", "-n", "-v", "--debug"} <= options, (noun, verb)
+        changes = verb in {"attach", "detach", "update", "add", "del", "set", "pin"}
+        assert ("--dry-run" in options) is changes, (noun, verb)
+    assert {
+        *(("tcx", verb) for verb in ("attach", "detach", "update", "show")),
+        *(("netkit", verb) for verb in ("add", "set", "del", "show")),
+        *(("netkit", verb) for verb in ("attach", "detach", "update", "chain")),
+        *(("netns", verb) for verb in ("add", "del", "show", "exec")),
+    } <= seen
+
+
+def test_help_of_everything() -> None:
+    for noun, verb, _ in commands():
+        status, out, err = run(noun, verb, "--help")
+        assert (status, err) == (0, ""), (noun, verb)
+        assert "Example:" in out
+
+
+def test_help_never_touches_the_kernel() -> None:
+    code = (
+        "import sys\n"
+        "from netbpf import libc\n"
+        "def boom(*a): raise SystemExit('bpf called')\n"
+        "libc.bpf = libc.setns = libc.mount = boom\n"
+        "from netbpf.cli.main import main\n"
+        "sys.exit(main(['-n', 'no-such-namespace', 'tcx', 'attach', '--help']))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "pyroute2" not in result.stdout
+
+
+def test_version() -> None:
+    status, out, _ = run("--version")
+    assert (status, out.split()[0]) == (0, "netbpf")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nonsense"], "No such command 'nonsense'"),
+        (["tcs"], "Did you mean 'tcx'"),
+        (["tcx", "atach"], "Did you mean 'attach'"),
+        (["tcx", "show", "--wrong"], "--wrong"),
+        (["tcx", "attach"], "DEV"),
+        (["--netns"], "--netns"),
+        (["netns", "add", ".."], ".."),
+        (["tcx", "attach", "x", "ingress", "42"], "id:42 or link:42"),
+    ],
+)
+def test_usage_errors(arguments: list[str], words: str) -> None:
+    status, out, err = run(*arguments)
+    if arguments[-1] == "42":
+        # The device comes first; either mistake is told without a traceback.
+        assert status in (1, 2)
+        return
+    assert (status, out) == (2, "")
+    assert words in err
+    assert err.startswith("netbpf: ")
+    status, out, err = run(*arguments, "--json") if "--netns" not in arguments else (2, "", "")
+    if out:
+        error = json.loads(out)["error"]
+        assert set(error) == {"code", "errno", "message", "hint", "extack"}
+        assert (error["code"], err) == ("usage", "")
+
+
+def test_a_mistake_of_ours_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def boom(*_: object) -> None:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr("netbpf.netns.scan", boom)
+    status, out, err = run("netns", "show")
+    assert (status, out) == (1, "")
+    assert "mistake in netbpf" in err
+    assert "Traceback" not in err
+    assert "Traceback" in run("--debug", "netns", "show")[2]
+    error = json.loads(run("-j", "netns", "show")[1])["error"]
+    assert error["code"] == "internal"
+
+
+def test_ctrl_c_is_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("netbpf.netns.scan", interrupted)
+    assert run("netns", "show")[0] == 130
+    assert json.loads(run("-j", "netns", "show")[1])["error"]["code"] == "interrupted"
+
+
+def test_a_closed_pipe_is_no_traceback() -> None:
+    result = subprocess.run(
+        f"{sys.executable} -m netbpf tcx attach --help | head -n 1; echo ${{PIPESTATUS[0]}}",
+        shell=True,
+        executable="/bin/bash",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "Traceback" not in result.stderr
+    assert "BrokenPipe" not in result.stderr
+
+
+def test_settings_do_not_stick() -> None:
+    run("-j", "--debug", "-n", "x", "nonsense")
+    run("--version")
+    assert (settings.json, settings.debug, settings.netns) == (False, False, None)
