@@ -83,3 +83,10 @@ def test_a_chain_is_shown_without_names_to_whom_may_not_see_them() -> None:
         (entry,) = chain["entries"]
         assert entry["prog"]["id"] == site.ids()[0]
         assert entry["prog"]["name"] is None
+
+
+def test_a_refused_entering_is_an_error_not_an_abort() -> None:
+    with hooks.site("tcx-ingress") as site:
+        status, document = without("-sys_admin", "-n", site.ns.name, "tcx", "show")
+        assert status == 4
+        assert "enter namespace" in json.dumps(document)

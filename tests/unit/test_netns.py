@@ -120,6 +120,7 @@ def test_a_failed_return_is_fatal(monkeypatch, capfd):
 
     monkeypatch.setattr(libc, "setns", setns)
     monkeypatch.setattr(os, "abort", lambda: aborted.append(True))
+    monkeypatch.setattr(NetNS, "is_current", lambda self: False)
     with NetNS.current() as ns, entered(ns):
         pass
     assert aborted == [True]
