@@ -135,6 +135,10 @@ class Guest:
         for name in ("top", "root"):
             (run / name).mkdir()
         (run / "fstab").write_text(_FSTAB)
+        # What a device manager would make: without it, >/dev/stderr is a new file.
+        (run / "dev").mkdir()
+        for name, target in (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")):
+            (run / "dev" / name).symlink_to(f"/proc/self/fd{target}")
         init = run / "init"
         init.write_bytes(INIT.read_bytes())
         init.chmod(0o755)

@@ -26,6 +26,7 @@ pivot_root . mnt
 mount -n -a -T /mnt/run/fstab || :
 [ -z "$out" ] || mount -n -t virtiofs out "$out"
 
+cp -P /mnt/run/dev/* /dev/
 echo netbpf-lab >/proc/sys/kernel/hostname
 ip link set lo up
 if [ -n "$base" ]; then
