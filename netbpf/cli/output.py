@@ -46,8 +46,12 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         grid.add_column(Text(column), overflow="fold")
     for row in rows:
         grid.add_row(*(Text("-" if cell is None else clean(str(cell))) for cell in row))
-    width = None if sys.stdout.isatty() else 10_000
-    Console(width=width, soft_wrap=False).print(grid)
+    console = Console(width=None if sys.stdout.isatty() else 10_000)
+    with console.capture() as printed:
+        console.print(grid)
+    # Rich fills each line up to the table's width.
+    for line in printed.get().splitlines():
+        print(line.rstrip())
 
 
 def clean(text: str) -> str:
