@@ -1,0 +1,134 @@
+"""What the documents say of commands, options, features and files is so."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from netbpf import progs
+from netbpf.cli import exit_status, main
+from tests.netns_fixtures import probes
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+TEXTS = [*DOCUMENTS, *sorted(ROOT.glob("examples/*")), ROOT / "scripts/demo"]
+
+
+@cache
+def commands() -> dict[str, Any]:
+    """Every command by what is typed for it, ``tcx show``."""
+    root: Any = typer.main.get_command(main.app)
+    found: dict[str, Any] = {}
+    for noun in main.Nouns.nouns:
+        group = root.get_command(None, noun)
+        assert hasattr(group, "commands"), f"{noun} is no group: with one verb it needs a callback"
+        found.update({f"{noun} {verb}": command for verb, command in group.commands.items()})
+    return found
+
+
+def options(command: Any) -> set[str]:
+    """The options that a command takes, as they are typed."""
+    return {"--help"}.union(*(param.opts + param.secondary_opts for param in command.params))
+
+
+def rows(document: str, heading: str) -> list[list[str]]:
+    """The cells of the table below a heading, without its own."""
+    text = (ROOT / document).read_text().split(f"## {heading}\n", 1)[1].split("\n## ")[0]
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines[2:]]
+
+
+def command_lines(text: str) -> Iterator[list[str]]:
+    """The words of each command line of netbpf in a text, from the noun on."""
+    pattern = (
+        r'(?:\brun|[#$`*]|:|^)\s*(?:sudo )?(?:"\$NETBPF"|netbpf|run|\.venv/bin/netbpf) ([^`\n]+)'
+    )
+    for match in re.finditer(pattern, text.replace("\\\n", " "), re.MULTILINE):
+        line = re.split(r" \||;|\)|  #", match[1])[0]
+        try:
+            words = shlex.split(line)
+        except ValueError:
+            words = line.split()
+        while words and words[0].startswith("-"):
+            words = words[2 if words[0] in ("-n", "--netns") else 1 :]
+        if len(words) >= 2 and words[0] in main.Nouns.nouns:
+            yield words
+
+
+def test_the_table_of_commands_is_whole() -> None:
+    listed = [row[0].strip("`").removeprefix("netbpf ") for row in rows("README.md", "Commands")]
+    assert sorted(listed) == sorted(commands())
+
+
+def test_the_table_of_json_documents_is_whole() -> None:
+    listed = [name for row in rows("docs/cli.md", "JSON") for name in re.findall("`(.*?)`", row[0])]
+    # What a command inside a namespace prints is its own.
+    assert sorted([*listed, "netns exec"]) == sorted(commands())
+
+
+@pytest.mark.parametrize("file", TEXTS, ids=lambda file: str(file.relative_to(ROOT)))
+def test_command_lines_are_of_this_grammar(file: Path) -> None:
+    for noun, verb, *words in command_lines(file.read_text()):
+        assert f"{noun} {verb}" in commands(), f"{file.name}: netbpf {noun} {verb}"
+        own = words[: words.index("--")] if "--" in words else words
+        used = {word.split("=")[0] for word in own if re.fullmatch(r"--?[a-z][^ ]*", word)}
+        assert used <= options(commands()[f"{noun} {verb}"]), f"{file.name}: {noun} {verb} {own}"
+
+
+def test_command_lines_are_found() -> None:
+    text = 'x `netbpf tcx show` y\n# netbpf -n a tcx show d0 --json | jq .\nrun -n "$X" tcx show\n'
+    assert [words[:2] for words in command_lines(text)] == [["tcx", "show"]] * 3
+
+
+def test_every_help_shows_an_example_of_its_own() -> None:
+    for name, command in commands().items():
+        assert command.help, name
+        assert command.epilog and command.epilog.startswith("Example: netbpf "), name
+        (found,) = command_lines(command.epilog)
+        assert " ".join(found[:2]) == name
+        own = found[: found.index("--")] if "--" in found else found
+        used = {word for word in own if word.startswith("--")}
+        assert used <= options(command), name
+
+
+def test_the_global_options_are_those_of_every_command() -> None:
+    listed = set(
+        re.findall(r"`(--?[a-z-]+)", " ".join(r[0] for r in rows("docs/cli.md", "Everywhere")))
+    )
+    everywhere = set.intersection(*(options(command) for command in commands().values()))
+    assert listed - {"--dry-run"} == everywhere - {"--help", "-h"}
+    changing = [name for name, command in commands().items() if "--dry-run" in options(command)]
+    assert changing
+
+
+def test_the_exit_statuses() -> None:
+    listed = [int(row[0]) for row in rows("docs/cli.md", "Exit status")]
+    defined = [
+        value for name, value in vars(exit_status).items() if name.isupper() and name[0] != "_"
+    ]
+    assert listed == sorted(defined)
+
+
+def test_the_built_in_programs() -> None:
+    for document in ("README.md", "docs/cli.md"):
+        text = (ROOT / document).read_text()
+        assert all(f"`{name}`" in text for name in progs.names()), document
+
+
+def test_the_releases_are_those_of_the_probes() -> None:
+    listed = [row[1] for row in rows("README.md", "Kernels")]
+    assert listed == list(probes.SINCE.values())
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda file: file.name)
+def test_links_lead_to_files(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)", document.read_text()):
+        if "://" not in target:
+            assert (document.parent / target).exists(), target
