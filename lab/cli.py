@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -11,12 +12,13 @@ import sys
 from pathlib import Path
 
 from lab.arch import host_arch
-from lab.cache import cache_root
+from lab.cache import GUESTS_OWN, cache_root
 from lab.errors import LOST, LabError
 from lab.guest import Guest, Job, Machine
 from lab.kernel import Kernel, Kernels
 from lab.kvm import TRIAL, kvm_works
 from lab.netdevsim import with_netdevsim
+from lab.process import dies_with_us
 from lab.streams import Streams
 from lab.tools import Tool, Tools
 from lab.tree import private_tree
@@ -52,7 +54,7 @@ def main(argv: list[str]) -> int:
         signal.signal(number, _end)
     try:
         return _run(options)
-    except LabError as e:
+    except (LabError, OSError) as e:
         print(f"lab: {e}", file=sys.stderr)
         return LOST
     except KeyboardInterrupt:
@@ -149,9 +151,9 @@ def _cpus() -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    if os.geteuid() != 0:
+    if os.geteuid() != 0 or not _has_sys_admin():
         raise LabError(
-            "needs root, for the mounts that show the host's files to the guest: "
+            "needs root with CAP_SYS_ADMIN, to mount the host's files for the guest: "
             f"sudo {_RUN.parent.name}/{_RUN.name} ..."
         )
     arch, cache = host_arch(), cache_root()
@@ -172,6 +174,12 @@ def _run(options: argparse.Namespace) -> int:
     return _guest(machine, cache, job, options)
 
 
+def _has_sys_admin() -> bool:
+    # Bit 21 of the effective capabilities (include/uapi/linux/capability.h).
+    found = re.search(r"^CapEff:\s*(\w+)", Path("/proc/self/status").read_text(), re.MULTILINE)
+    return found is not None and bool(int(found[1], 16) >> 21 & 1)
+
+
 def _kvm(options: argparse.Namespace, cache: Path, qemu: Tool, kernel: Kernel) -> bool:
     if options.accel != "auto":
         return bool(options.accel == "kvm")
@@ -184,6 +192,7 @@ def _kvm(options: argparse.Namespace, cache: Path, qemu: Tool, kernel: Kernel) -
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             check=False,
+            preexec_fn=dies_with_us(),
         )
         return done.returncode == 0
 
@@ -191,16 +200,21 @@ def _kvm(options: argparse.Namespace, cache: Path, qemu: Tool, kernel: Kernel) -
 
 
 def _job(options: argparse.Namespace) -> Job:
-    try:
-        cwd = Path.cwd()
-        out = options.out
-        if out is not None:
-            out.mkdir(parents=True, exist_ok=True)
-            out = out.resolve()
-    except OSError as e:
-        raise LabError(str(e)) from e
+    out = options.out and output_folder(options.out)
     umask = os.umask(0o022)
-    return Job(options.command, cwd, dict(os.environ), umask, out, options.netdevsim)
+    return Job(options.command, Path.cwd(), dict(os.environ), umask, out, options.netdevsim)
+
+
+def output_folder(path: Path) -> Path:
+    """Make the folder that the guest may write to, and return its full path.
+
+    :raises LabError: the guest cannot have it at that path.
+    """
+    path = path.resolve()
+    if path == Path("/") or path.parts[1] in GUESTS_OWN:
+        raise LabError(f"--out {path}: not this one; the guest has its own {Path(*path.parts[:2])}")
+    path.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def _guest(machine: Machine, cache: Path, job: Job, options: argparse.Namespace) -> int:

@@ -97,6 +97,8 @@ def _packages(
     headers = f"linux-headers-{kernel.release}"
     if debs is not None:
         return _from_folder(debs, source, version), _from_folder(debs, headers, version)
+    if not (origin / "suite").exists():
+        raise LabError(f"--netdevsim: {kernel.release} came from a folder: name it with --debs")
     suite = (origin / "suite").read_text().strip()
     apt = Apt(cache / "apt" / suite, arch, [suite])
     apt.update()

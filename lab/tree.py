@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -46,19 +47,16 @@ def private_tree(cache: Path) -> Tree:
     """
     root = cache / "tree"
     root.mkdir(exist_ok=True)
-    nowhere = Path("/")
     try:
         libc.unshare(libc.CLONE_NEWNS)
         # Slave: what the host unmounts is let go here as well, nothing goes the other way.
-        libc.mount("", nowhere, "", libc.MS_REC | libc.MS_SLAVE)
-        for target in mounts_of_type(_mountinfo(), {"nsfs"}):
-            libc.detach(target)
+        libc.mount("", Path("/"), "", libc.MS_REC | libc.MS_SLAVE)
+        _detach(mounts_of_type(_mountinfo(), {"nsfs"}))
         libc.mount("/", root, "", libc.MS_BIND | libc.MS_REC)
         # Private: a later mount of the host would come in writable.
         libc.mount("", root, "", libc.MS_REC | libc.MS_PRIVATE)
-        for target in mounts_of_type(_mountinfo(), _KERNEL_VIEWS):
-            if target.startswith(f"{root}/"):
-                libc.detach(target)
+        views = mounts_of_type(_mountinfo(), _KERNEL_VIEWS)
+        _detach(target for target in views if target.startswith(f"{root}/"))
         libc.make_tree_read_only(root)
         for name in GUESTS_OWN:
             flags = 0 if name == "run" else libc.MS_RDONLY
@@ -76,10 +74,18 @@ def mounts_of_type(mountinfo: str, types: Iterable[str]) -> list[str]:
     found: list[str] = []
     for line in mountinfo.splitlines():
         before, _, after = line.partition(" - ")
-        target = before.split()[4].encode().decode("unicode_escape")
+        target = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), before.split()[4])
         if after.split()[0] in wanted and not any(target.startswith(f"{f}/") for f in found):
             found.append(target)
     return found[::-1]
+
+
+def _detach(targets: Iterable[str]) -> None:
+    for target in targets:
+        try:
+            libc.detach(target)
+        except OSError:
+            pass  # below another mount: nobody gets to it by its path
 
 
 def _mountinfo() -> str:

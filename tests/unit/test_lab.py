@@ -373,11 +373,11 @@ def test_mounts_of_a_type():
 21 1 8:1 / / rw,relatime shared:1 - ext4 /dev/vda rw
 22 21 0:20 / /proc rw - proc proc rw
 23 22 0:21 / /proc/sys/fs/binfmt_misc rw - proc proc rw
-24 21 0:4 net:[1] /srv/a\\040b rw shared:2 master:3 - nsfs nsfs rw
+24 21 0:4 net:[1] /srv/ä\\040b rw shared:2 master:3 - nsfs nsfs rw
 25 21 0:4 net:[2] /proclike rw - nsfs nsfs rw
 """
     assert tree.mounts_of_type(mountinfo, {"proc"}) == ["/proc"]
-    assert tree.mounts_of_type(mountinfo, {"nsfs"}) == ["/proclike", "/srv/a b"]
+    assert tree.mounts_of_type(mountinfo, {"nsfs"}) == ["/proclike", "/srv/ä b"]
 
 
 @pytest.mark.parametrize(
@@ -562,6 +562,18 @@ def test_help_and_the_page_name_every_option(capsys):
     for option in ("--accel", "--debs", "--refresh", "--prepare", "--verbose"):
         assert option in text
         assert f"`{option}" in page
+
+
+@pytest.mark.parametrize("folder", ["/", "/run/out", "/proc", "/tmp/../dev/out"])
+def test_an_output_folder_that_the_guest_cannot_have(folder):
+    with pytest.raises(LabError, match="not this one"):
+        cli.output_folder(Path(folder))
+
+
+def test_an_output_folder_is_made(tmp_path):
+    assert cli.output_folder(tmp_path / "a/../b").is_dir()
+    (tmp_path / "link").symlink_to(tmp_path / "b")
+    assert cli.output_folder(tmp_path / "link") == tmp_path / "b"
 
 
 def test_who_is_not_root_is_told(monkeypatch, capsys):
