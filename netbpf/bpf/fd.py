@@ -1,4 +1,4 @@
-"""A descriptor with an owner."""
+"""A descriptor with an owner, and what a descriptor refers to."""
 
 from __future__ import annotations
 
@@ -7,6 +7,23 @@ import os
 import warnings
 from types import TracebackType
 from typing import Self
+
+# What /proc/PID/fd/N points to, by kind (kernel/bpf/syscall.c: anon_inode_getfd).
+ANON_INODES = {
+    "anon_inode:bpf-prog": "program",
+    "anon_inode:bpf-map": "map",
+    # From the call that made it, and from a pin or an id (bpf_link_prime and bpf_link_new_fd).
+    "anon_inode:bpf_link": "link",
+    "anon_inode:bpf-link": "link",
+    "anon_inode:[perf_event]": "perf event",
+    "anon_inode:btf": "btf",
+}
+
+
+def kind_of(fd: int) -> str:
+    """What the descriptor refers to: program, map, link, btf, or what /proc calls it."""
+    target = os.readlink(f"/proc/self/fd/{fd}")
+    return ANON_INODES.get(target, target)
 
 
 class FD:

@@ -8,26 +8,10 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import ClassVar, Self
 
+from netbpf.bpf import pin as pins
 from netbpf.bpf import syscall
-from netbpf.bpf.fd import FD
+from netbpf.bpf.fd import FD, kind_of
 from netbpf.errors import BpfError, NetbpfError, NotFoundError
-
-# What /proc/PID/fd/N points to, by kind (kernel/bpf/syscall.c: anon_inode_getfd).
-ANON_INODES = {
-    "anon_inode:bpf-prog": "program",
-    "anon_inode:bpf-map": "map",
-    # From the call that made it, and from a pin or an id (bpf_link_prime and bpf_link_new_fd).
-    "anon_inode:bpf_link": "link",
-    "anon_inode:bpf-link": "link",
-    "anon_inode:[perf_event]": "perf event",
-    "anon_inode:btf": "btf",
-}
-
-
-def kind_of(fd: int) -> str:
-    """What the descriptor refers to: program, map, link, btf, or what /proc calls it."""
-    target = os.readlink(f"/proc/self/fd/{fd}")
-    return ANON_INODES.get(target, target)
 
 
 def refused(operation: str, error: OSError, needs: str = "CAP_BPF") -> BpfError:
@@ -150,10 +134,7 @@ class KernelObject:
 
         :raises BpfError: the kernel refused; the reason says why.
         """
-        # pin.py knows the file system; it is imported late because it reads links back.
-        from netbpf.bpf import pin
-
-        pin.create(self.fileno(), path, self.kind)
+        pins.create(self.fileno(), path, self.kind)
 
     def close(self) -> None:
         """Let go of the object; a second call does nothing."""

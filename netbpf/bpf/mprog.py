@@ -170,13 +170,7 @@ class Hooks:
         place = self.hook(hook)
 
         def change() -> Entry:
-            chain = self.chain(ifindex, hook)
-            if expected_revision not in (None, 0, chain.revision):
-                raise StaleRevisionError(
-                    mprog_refusal.operation("detach from", place, ifindex),
-                    expected=expected_revision,
-                    current=chain.revision,
-                )
+            chain = self._expected(place, ifindex, "detach from", expected_revision)
             entry = chain.find(target)
             if entry.link_id is not None:
                 with Link.from_id(entry.link_id) as owner:
@@ -214,13 +208,7 @@ class Hooks:
         place = self.hook(hook)
 
         def change() -> Entry:
-            chain = self.chain(ifindex, hook)
-            if expected_revision not in (None, 0, chain.revision):
-                raise StaleRevisionError(
-                    mprog_refusal.operation("update", place, ifindex),
-                    expected=expected_revision,
-                    current=chain.revision,
-                )
+            chain = self._expected(place, ifindex, "update", expected_revision)
             entry = chain.find(target)
             if old is not None and not matcher(old)(entry):
                 raise ConflictError(
@@ -246,6 +234,17 @@ class Hooks:
 
         entry = self._guarded(place, ifindex, change, "update", prog, expected_revision)
         return self._placed(ifindex, hook, prog, None, entry)
+
+    def _expected(self, place: Hook, ifindex: int, verb: str, revision: int | None) -> Chain:
+        """The chain now, if it is at ``revision``; None and 0 take any."""
+        chain = self.chain(ifindex, place.name)
+        if revision not in (None, 0, chain.revision):
+            raise StaleRevisionError(
+                mprog_refusal.operation(verb, place, ifindex),
+                expected=revision,
+                current=chain.revision,
+            )
+        return chain
 
     def _guarded(
         self,

@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from netbpf.bpf.kobject import ANON_INODES
+from netbpf.bpf.fd import ANON_INODES
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -10,8 +10,7 @@ from collections.abc import Collection, Iterator
 
 from netbpf.bpf import syscall
 from netbpf.bpf.bpffs import FOLDER, MOUNT, BpfFs, is_bpffs, mounts
-from netbpf.bpf.fd import FD
-from netbpf.bpf.kobject import kind_of
+from netbpf.bpf.fd import FD, kind_of
 from netbpf.errors import BpfError
 
 

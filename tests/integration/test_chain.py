@@ -22,21 +22,10 @@ from netbpf.errors import (
     StaleRevisionError,
 )
 from netbpf.netns import entered
-from tests.netns_fixtures import hooks, programs
+from tests.netns_fixtures import programs
 from tests.netns_fixtures.hooks import Site, Tracers
 
 Load = Callable[..., Program]
-
-
-@pytest.fixture(
-    params=[
-        pytest.param(kind, marks=pytest.mark.needs(feature))
-        for kind, feature in hooks.SITES.items()
-    ]
-)
-def site(request: pytest.FixtureRequest) -> Iterator[Site]:
-    with hooks.site(request.param) as made:
-        yield made
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -24,25 +24,6 @@ from tests.netns_fixtures.cli import Result, netbpf, ok, process
 from tests.netns_fixtures.hooks import Site
 
 Load = Callable[..., Program]
-
-
-@pytest.fixture(
-    params=[
-        pytest.param(kind, marks=pytest.mark.needs(feature))
-        for kind, feature in hooks.SITES.items()
-    ]
-)
-def site(request: pytest.FixtureRequest) -> Iterator[Site]:
-    with hooks.site(request.param) as made:
-        yield made
-        # Pins outlive a device: the test's own are taken away with their links.
-        for path in own_pins(made):
-            pins.remove(path)
-
-
-def own_pins(site: Site) -> list[str]:
-    folder = Path(MOUNT) / "netbpf"
-    return [str(path) for path in folder.glob(f"net{site.ns.inode}_*")] if folder.is_dir() else []
 
 
 def place(site: Site, verb: str) -> list[object]:
@@ -202,7 +183,7 @@ def test_hold_until_a_signal(site: Site, number: int) -> None:
         assert holder.wait(timeout=30) == 0
     assert shown(site)["entries"] == []
     assert site.passes()
-    assert not own_pins(site)
+    assert not site.own_pins()
 
 
 def test_killed_holder_leaves_nothing(site: Site) -> None:
@@ -383,7 +364,7 @@ def test_ip_netns_exec_never_loses_an_attach(shell: list[str]) -> None:
         if "attached" in document:
             assert site.drops(), "it said attached"
             assert os.path.exists(document["attached"]["link"]["pins"][0])
-            for path in own_pins(site):
+            for path in site.own_pins():
                 pins.remove(path)
         else:
             assert document["error"]["code"] == "no_lasting_bpffs"

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from netbpf import loader, netkit, tcx
+from netbpf.bpf import pin as pins
+from netbpf.bpf.bpffs import FOLDER, MOUNT
 from netbpf.bpf.chain import Chain
 from netbpf.bpf.mprog import Hooks, Placed
 from netbpf.bpf.prog import Program
@@ -66,6 +69,11 @@ class Site:
             send_udp(self.sender.ns, self.receiver.address, 9, PAYLOAD, count)
             return len(sink.receive(count, timeout=timeout))
 
+    def own_pins(self) -> list[str]:
+        """netbpf's own pins of links in the site's namespace."""
+        folder = Path(MOUNT) / FOLDER
+        return [str(path) for path in folder.glob(f"net{self.ns.inode}_*")]
+
     def passes(self) -> bool:
         """Whether packets get through the hook."""
         return self.arrived() == 3
@@ -84,11 +92,15 @@ def site(kind: str) -> Iterator[Site]:
             # Both sides' chains hang on the primary; a side's programs see what it sends.
             near, far = stack.enter_context(devices.netkit_pair(a, b))
             sender, receiver = (near, far) if hook == "primary" else (far, near)
-            yield Site(netkit.HOOKS, hook, noun, a, near.name, near.ifindex, sender, receiver)
+            made = Site(netkit.HOOKS, hook, noun, a, near.name, near.ifindex, sender, receiver)
         else:
             near, far = stack.enter_context(devices.veth_pair(a, b))
             sender, receiver = (far, near) if hook == "ingress" else (near, far)
-            yield Site(tcx.HOOKS, hook, noun, a, near.name, near.ifindex, sender, receiver)
+            made = Site(tcx.HOOKS, hook, noun, a, near.name, near.ifindex, sender, receiver)
+        yield made
+        # Pins outlive a device: the site's own are taken away, and with them their links.
+        for path in made.own_pins():
+            pins.remove(path)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,15 @@ import pytest
 
 from netbpf.bpf.prog import Program
 from netbpf.netns import NetNS, list_names
-from tests.netns_fixtures import descriptors, devices, namespaces, probes, programs, report
+from tests.netns_fixtures import (
+    descriptors,
+    devices,
+    hooks,
+    namespaces,
+    probes,
+    programs,
+    report,
+)
 from tests.netns_fixtures.bpffs import bpffs as mounted_bpffs
 from tests.netns_fixtures.devices import End
 
@@ -94,6 +102,18 @@ def netkit(two_ns: tuple[NetNS, NetNS]) -> Iterator[tuple[End, End]]:
     """A netkit pair between two new namespaces, addressed and up; mark the test needs("netkit")."""
     with devices.netkit_pair(*two_ns) as ends:
         yield ends
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(kind, marks=pytest.mark.needs(feature))
+        for kind, feature in hooks.SITES.items()
+    ]
+)
+def site(request: pytest.FixtureRequest) -> Iterator[hooks.Site]:
+    """Every kind of hook in turn, on a device of its own, with traffic that passes it."""
+    with hooks.site(request.param) as made:
+        yield made
 
 
 @pytest.fixture
