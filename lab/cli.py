@@ -23,7 +23,7 @@ from lab.streams import Streams
 from lab.tools import Tool, Tools
 from lab.tree import private_tree
 
-BOOT = 60.0
+BOOT = 150.0
 """Seconds until the command has to run; it takes three on two quiet processors with TCG."""
 
 STARTS = 3
