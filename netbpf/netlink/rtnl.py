@@ -13,7 +13,7 @@ import socket
 import struct
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 NLM_F_REQUEST = 0x001
 NLM_F_MULTI = 0x002
@@ -61,12 +61,14 @@ class Rtnl:
     Extended acknowledgements and strict checking of dump requests are on.
     """
 
+    protocol: ClassVar[int] = socket.NETLINK_ROUTE
+
     def __init__(self) -> None:
         self._sequence = 0
         self._torn = False
         self._buffer = bytearray(_BUFFER)
         self._socket = socket.socket(
-            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, self.protocol
         )
         try:
             for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
