@@ -1,14 +1,11 @@
-"""The netkit link kind, as pyroute2 encodes and decodes it.
+"""The attributes of the netkit link kind.
 
 include/uapi/linux/if_link.h of Linux 7.2 and drivers/net/netkit.c.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
-from pyroute2.netlink import nla
-from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg, ifinfveth
+from netbpf.netlink.attributes import number_in, u8, u16, u32, unpack
 
 KIND = "netkit"
 
@@ -17,31 +14,28 @@ PASS, DROP = 0, 2
 SCRUB_NONE, SCRUB_DEFAULT = 0, 1
 PAIR, SINGLE = 0, 1
 
+PEER_INFO = ("IFLA_NETKIT_PEER_INFO", 1)
+"""Holds an ifinfomsg and the peer's own link attributes."""
 
-class netkit(nla):  # type: ignore[misc]
-    """IFLA_INFO_DATA of a netkit device."""
+NUMBERS = {
+    "IFLA_NETKIT_PRIMARY": (2, u8),
+    "IFLA_NETKIT_POLICY": (3, u32),
+    "IFLA_NETKIT_PEER_POLICY": (4, u32),
+    "IFLA_NETKIT_MODE": (5, u32),
+    "IFLA_NETKIT_SCRUB": (6, u32),
+    "IFLA_NETKIT_PEER_SCRUB": (7, u32),
+    "IFLA_NETKIT_HEADROOM": (8, u16),
+    "IFLA_NETKIT_TAILROOM": (9, u16),
+    "IFLA_NETKIT_PAIRING": (10, u32),
+}
 
-    prefix = "IFLA_"
-    nla_map = (
-        ("IFLA_NETKIT_UNSPEC", "none"),
-        ("IFLA_NETKIT_PEER_INFO", "peer_info"),
-        ("IFLA_NETKIT_PRIMARY", "uint8"),
-        ("IFLA_NETKIT_POLICY", "uint32"),
-        ("IFLA_NETKIT_PEER_POLICY", "uint32"),
-        ("IFLA_NETKIT_MODE", "uint32"),
-        ("IFLA_NETKIT_SCRUB", "uint32"),
-        ("IFLA_NETKIT_PEER_SCRUB", "uint32"),
-        ("IFLA_NETKIT_HEADROOM", "uint16"),
-        ("IFLA_NETKIT_TAILROOM", "uint16"),
-        ("IFLA_NETKIT_PAIRING", "uint32"),
-    )
-
-    @staticmethod
-    def peer_info(self: Any, *args: Any, **kwargs: Any) -> Any:
-        """The class of the peer's nest: an ifinfomsg and its attributes, as for veth."""
-        return ifinfveth
+_NAMES = {number: name for name, (number, _) in NUMBERS.items()}
 
 
-def register() -> None:
-    """Teach pyroute2 the kind; harmless when done twice."""
-    ifinfmsg.ifinfo.register_link_kind(module={KIND: netkit})
+def data_in(payload: bytes) -> dict[str, int]:
+    """What IFLA_INFO_DATA of a netkit device says, by name; what is newer than this is left out."""
+    return {
+        _NAMES[number]: number_in(value)
+        for number, value in unpack(payload).items()
+        if number in _NAMES
+    }

@@ -1,8 +1,8 @@
 """A rtnetlink socket: one request, its answers, and the kernel's own words when it refuses.
 
 pyroute2's sockets each run an asyncio loop: they cannot be used from code that runs in one already,
-and drop the kernel's text of a request that went well. So netbpf takes pyroute2's messages and asks
-by itself, in the thread and the namespace of its caller.
+and drop the kernel's text of a request that went well. So netbpf asks by itself, in the thread and
+the namespace of its caller. A message is bytes (`netbpf.netlink.attributes`), or one of pyroute2.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, overload
 
 NLM_F_REQUEST = 0x001
 NLM_F_MULTI = 0x002
@@ -78,13 +78,23 @@ class Rtnl:
             self._socket.close()
             raise
 
+    @overload
+    def request(self, kind: int, message: bytes, flags: int = 0) -> list[bytes]: ...
+    @overload
+    def request(self, kind: int, message: Any, flags: int = 0) -> list[Any]: ...
+
     def request(self, kind: int, message: Any, flags: int = 0) -> list[Any]:
-        """Send ``message`` (of pyroute2) and return the decoded answers, of the same class.
+        """Send ``message`` and return the answers: bytes for bytes, else decoded, of its class.
 
         :param kind: the message type (RTM_…); NLM_F_REQUEST and NLM_F_ACK are added to ``flags``.
         :raises Refusal: the kernel refused.
         """
         return self._ask(kind, message, flags | NLM_F_ACK)
+
+    @overload
+    def dump(self, kind: int, message: bytes) -> list[bytes]: ...
+    @overload
+    def dump(self, kind: int, message: Any) -> list[Any]: ...
 
     def dump(self, kind: int, message: Any) -> list[Any]:
         """Send ``message`` as a dump request and return all that the kernel lists.
@@ -99,6 +109,39 @@ class Rtnl:
             if not self._torn:
                 break
         return answers
+
+    def batch(
+        self, kind: int, bodies: Sequence[bytes], flags: int = 0
+    ) -> list[list[bytes] | Refusal]:
+        """Send several requests at once and return what each was answered, or why it was refused.
+
+        The kernel goes through them in order, and on after one that it refuses. Answers wait in
+        the socket's buffer: with NLM_F_ECHO a dozen at once, else a hundred.
+        """
+        first = self._sequence + 1
+        last = self._sequence = self._sequence + len(bodies)
+        # Only the last is acknowledged: an answer to it means that all were gone through.
+        self._socket.send(
+            b"".join(
+                _packed(kind, flags | (NLM_F_ACK if number == last else 0), number, body)
+                for number, body in enumerate(bodies, first)
+            )
+        )
+        outcomes: list[list[bytes] | Refusal] = [[] for _ in bodies]
+        while True:
+            datagram = self._receive()
+            for number, what, its_flags, start, end in _split(datagram, first, last):
+                outcome = outcomes[number - first]
+                if what != _NLMSG_ERROR:
+                    if isinstance(outcome, list):
+                        outcome.append(datagram[start:end])
+                    continue
+                try:
+                    _check(datagram, what, its_flags, start, end)
+                except Refusal as refusal:
+                    outcomes[number - first] = refusal
+                if number == last:
+                    return outcomes
 
     def close(self) -> None:
         """Close the socket."""
@@ -117,30 +160,33 @@ class Rtnl:
 
     def _ask(self, kind: int, message: Any, flags: int) -> list[Any]:
         self._sequence += 1
+        flags |= NLM_F_REQUEST
+        self._torn = False
+        if isinstance(message, bytes):
+            self._socket.send(_packed(kind, flags, self._sequence, message))
+            return list(self._answers(_as_bytes))
         header = message["header"]
         header["type"] = kind
-        header["flags"] = flags | NLM_F_REQUEST
+        header["flags"] = flags
         header["sequence_number"] = self._sequence
         header["pid"] = 0
         message.reset()
         message.encode()
         self._socket.send(message.data)
-        self._torn = False
-        return list(self._answers(type(message)))
+        return list(self._answers(_decoder(type(message))))
 
-    def _answers(self, message_class: Any) -> Iterator[Any]:
+    def _answers(self, taken: Callable[[bytes, int, int], Any]) -> Iterator[Any]:
+        number = self._sequence
         while True:
             datagram = self._receive()
-            for kind, flags, start, end in _split(datagram, self._sequence):
+            for _, kind, flags, start, end in _split(datagram, number, number):
                 if flags & NLM_F_DUMP_INTR:
                     self._torn = True
                 if kind in (_NLMSG_ERROR, _NLMSG_DONE):
                     _check(datagram, kind, flags, start, end)
                     return
                 if kind != _NLMSG_NOOP:
-                    answer = message_class(datagram[start - _HEADER.size : end])
-                    answer.decode()
-                    yield answer
+                    yield taken(datagram, start, end)
 
     def _receive(self) -> bytes:
         # With MSG_TRUNC the kernel says how long the answer was, also when it did not fit.
@@ -150,16 +196,36 @@ class Rtnl:
         return bytes(self._buffer[:length])
 
 
-def _split(datagram: bytes, sequence: int) -> Iterator[tuple[int, int, int, int]]:
-    """Type, flags, start and end of the payload of each message that answers ``sequence``."""
+def _packed(kind: int, flags: int, number: int, body: bytes) -> bytes:
+    return _HEADER.pack(_HEADER.size + len(body), kind, flags | NLM_F_REQUEST, number, 0) + body
+
+
+def _as_bytes(datagram: bytes, start: int, end: int) -> bytes:
+    return datagram[start:end]
+
+
+def _decoder(message_class: Any) -> Callable[[bytes, int, int], Any]:
+    def decoded(datagram: bytes, start: int, end: int) -> Any:
+        answer = message_class(datagram[start - _HEADER.size : end])
+        answer.decode()
+        return answer
+
+    return decoded
+
+
+def _split(datagram: bytes, first: int, last: int) -> Iterator[tuple[int, int, int, int, int]]:
+    """Number, type, flags, start and end of the payload of each message that answers a request.
+
+    :param first: of the requests whose answers are wanted, to ``last``.
+    """
     offset = 0
     while offset + _HEADER.size <= len(datagram):
         length, kind, flags, number, _ = _HEADER.unpack_from(datagram, offset)
         if length < _HEADER.size or offset + length > len(datagram):
             raise OSError(errno.EBADMSG, "a netlink answer is cut short")
         # An answer of an earlier request, whose reading was interrupted, is passed over.
-        if number == sequence:
-            yield kind, flags, offset + _HEADER.size, offset + length
+        if first <= number <= last:
+            yield number, kind, flags, offset + _HEADER.size, offset + length
         offset += (length + 3) & ~3
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from netbpf.errors import NetlinkError
 from netbpf.netlink import addresses, links, netkit, rtnl
+from netbpf.netlink.attributes import unpack
 from netbpf.netlink.refusals import Meaning, explained, refusals
 from netbpf.netlink.rtnl import Refusal, Rtnl
 
@@ -178,10 +179,43 @@ def test_netkit_from_bytes(asking):
     assert (found.peer_ifindex, found.peer_nsid) == (9, 3)
 
 
-def test_the_kind_is_registered_with_pyroute2():
-    from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+def test_a_device_whole(asking):
+    """Its state, group and alias; an alias is bytes, and a state that is newer than we unknown."""
+    payload = struct.pack("=BxHiII", 0, 1, 4, 1, 0) + attribute(3, b"d0\0")
+    payload += attribute(27, struct.pack("=I", 1 << 31)) + attribute(20, b"a\xff b\0")
+    for number, state in ((6, "up"), (2, "down"), (99, "unknown")):
+        whole = payload + attribute(16, bytes([number])) + attribute(1, bytes(range(6)))
+        found = links.get(asking(message(16, whole) + error(0)), 4)
+        assert (found.state, found.group, found.mac) == (state, 1 << 31, "00:01:02:03:04:05")
+        assert found.alias == "a\udcff b"
 
-    assert ifinfmsg.ifinfo.data_map["netkit"] is netkit.netkit
+
+def test_a_broken_attribute_ends_the_list():
+    broken = attribute(3, b"d0\0") + struct.pack("=HH", 2, 4) + attribute(4, bytes(4))
+    assert unpack(broken) == {3: b"d0\0"}
+
+
+def test_a_batch_sorts_the_answers(asking):
+    """One refused in the middle, answers of another request between, all in one datagram or not."""
+    stale = link_message("old", 9, sequence=9)
+    one = link_message("a", 1, sequence=1)
+    two = error(errno.EEXIST, "taken", sequence=2)
+    three = link_message("c", 3, sequence=3) + error(0, sequence=3)
+    for datagrams in ((stale + one + two + three,), (one, stale, two, three)):
+        fake = asking(*datagrams)
+        first, second, third = fake.batch(16, [b"", b"", b""], rtnl.NLM_F_ECHO)
+        assert isinstance(first, list) and links.ends_in(first[0]) == (1, None)
+        assert isinstance(second, Refusal) and second.extack == "taken"
+        assert isinstance(third, list) and links.ends_in(third[0]) == (3, None)
+        flags = [struct.unpack_from("=H", fake._socket.sent[0], 6 + 16 * n)[0] for n in range(3)]
+        assert flags == [rtnl.NLM_F_REQUEST | rtnl.NLM_F_ECHO] * 2 + [
+            rtnl.NLM_F_REQUEST | rtnl.NLM_F_ECHO | rtnl.NLM_F_ACK
+        ]
+
+
+def test_no_group_is_deleted_that_holds_all_others(asking):
+    with pytest.raises(ValueError, match="no group to delete"):
+        links.delete_group(asking(), 0)
 
 
 @pytest.mark.parametrize("text", ["10.0.0.1/24", "fd00::1/64", "10.0.0.1/32"])
