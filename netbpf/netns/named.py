@@ -6,7 +6,7 @@ import errno
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from netbpf import libc
@@ -120,8 +120,11 @@ def name_of(inode: int) -> str | None:
 def _prepare_run_dir() -> None:
     """Make /run/netns a shared mount, so that names propagate between mount namespaces."""
     RUN_DIR.mkdir(mode=0o755, exist_ok=True)
-    folder = os.open(RUN_DIR, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with ExitStack() as stack:
+        with held():
+            # A descriptor that an interruption left open would keep the lock from everybody.
+            folder = os.open(RUN_DIR, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            stack.callback(os.close, folder)
         # ip takes the same lock: two at once would mount the folder over itself again and again.
         fcntl.flock(folder, fcntl.LOCK_EX)
         flags = libc.MS_SHARED | libc.MS_REC
@@ -133,8 +136,6 @@ def _prepare_run_dir() -> None:
             target = os.fspath(RUN_DIR)
             libc.mount(target, target, "none", libc.MS_BIND | libc.MS_REC)
             libc.mount("", target, "none", flags)
-    finally:
-        os.close(folder)
 
 
 def _mount_new(path: Path) -> int:
