@@ -106,7 +106,7 @@ def set_rings(
     if hds_thresh is not None:
         attrs.append(("ETHTOOL_A_RINGS_HDS_THRESH", hds_thresh))
     with refusals("set rings"):
-        ethtool.call(RINGS_SET, _rings_msg(), attrs)
+        ethtool.ask(RINGS_SET, _rings_msg(), attrs)
 
 
 def channels(ethtool: Ethtool, ifindex: int) -> Channels | None:
@@ -134,13 +134,13 @@ def set_combined(ethtool: Ethtool, ifindex: int, count: int) -> None:
         ("ETHTOOL_A_CHANNELS_COMBINED_COUNT", count),
     ]
     with refusals("set channels"):
-        ethtool.call(CHANNELS_SET, _channels_msg(), attrs)
+        ethtool.ask(CHANNELS_SET, _channels_msg(), attrs)
 
 
 def _get(ethtool: Ethtool, command: int, message: Any, header: str, ifindex: int) -> Any:
     with refusals("read NIC settings"):
         try:
-            (answer,) = ethtool.call(command, message, [_header(header, ifindex)])
+            (answer,) = ethtool.ask(command, message, [_header(header, ifindex)])
         except Refusal as error:
             if error.errno == errno.EOPNOTSUPP:
                 return None

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import errno
+import struct
 from collections.abc import Iterable
 from functools import cache
 from typing import Any, ClassVar
 
-from pyroute2.netlink import ctrlmsg
-
 from netbpf.errors import NotSupportedError
+from netbpf.netlink.attributes import attribute, number_in, text, unpack
 from netbpf.netlink.rtnl import Refusal, Rtnl
 
 _NETLINK_GENERIC = 16
 _GENL_ID_CTRL = 16
 _CTRL_CMD_GETFAMILY = 3
+# enum in include/uapi/linux/genetlink.h
+_FAMILY_ID, _FAMILY_NAME, _OPS = 1, 2, 6
+_OP_ID = 1
+
+_HEADER = struct.Struct("=BBxx")
+"""struct genlmsghdr: command, version."""
+_VERSION = 1
 
 
 class Genl(Rtnl):
@@ -38,47 +45,52 @@ class Genl(Rtnl):
         """Whether the kernel's family has ``command``."""
         return command in self._commands
 
-    def call(self, command: int, message: Any, attrs: Iterable[tuple[str, Any]]) -> list[Any]:
-        """Send ``message`` with ``attrs`` and return the decoded answers, of the same class.
+    def call(self, command: int, attributes: bytes) -> list[dict[int, bytes]]:
+        """Send a request and return the attributes of each answer by number.
 
         :raises Refusal: the kernel refused.
         """
-        return self.request(self._number, _filled(message, command, attrs))
+        return _taken(self.request(self._number, _HEADER.pack(command, _VERSION) + attributes))
 
-    def list_all(
-        self, command: int, message: Any, attrs: Iterable[tuple[str, Any]] = ()
-    ) -> list[Any]:
-        """Send ``message`` as a dump request and return all that the kernel lists.
+    def list_all(self, command: int, attributes: bytes = b"") -> list[dict[int, bytes]]:
+        """Send a dump request and return the attributes of each that the kernel lists.
 
         :raises Refusal: the kernel refused.
         """
-        return self.dump(self._number, _filled(message, command, attrs))
+        return _taken(self.dump(self._number, _HEADER.pack(command, _VERSION) + attributes))
+
+    def ask(self, command: int, message: Any, attributes: Iterable[tuple[str, Any]]) -> list[Any]:
+        """Send ``message`` (of pyroute2) and return the decoded answers, of the same class.
+
+        :raises Refusal: the kernel refused.
+        """
+        message["cmd"] = command
+        message["version"] = _VERSION
+        message["attrs"] = list(attributes)
+        return self.request(self._number, message)
 
 
-def _filled(message: Any, command: int, attrs: Iterable[tuple[str, Any]]) -> Any:
-    message["cmd"] = command
-    message["version"] = 1
-    message["attrs"] = list(attrs)
-    return message
+class _Control(Rtnl):
+    protocol: ClassVar[int] = _NETLINK_GENERIC
 
 
 @cache
 def _resolve(family: str) -> tuple[int, frozenset[int]]:
     """The family's number and its commands; they stay as long as the kernel runs."""
-    message = ctrlmsg()
-    message["cmd"] = _CTRL_CMD_GETFAMILY
-    message["version"] = 1
-    message["attrs"] = [("CTRL_ATTR_FAMILY_NAME", family)]
+    header = _HEADER.pack(_CTRL_CMD_GETFAMILY, _VERSION)
     with _Control() as control:
         try:
-            (answer,) = control.request(_GENL_ID_CTRL, message)
+            answers = control.request(_GENL_ID_CTRL, header + attribute(_FAMILY_NAME, text(family)))
         except Refusal as error:
             if error.errno == errno.ENOENT:
                 raise NotSupportedError(f"the generic netlink family {family}") from error
             raise
-    commands = [op.get_attr("CTRL_ATTR_OP_ID") for op in answer.get_attr("CTRL_ATTR_OPS") or ()]
-    return int(answer.get_attr("CTRL_ATTR_FAMILY_ID")), frozenset(commands)
+    (found,) = _taken(answers)
+    commands = unpack(found.get(_OPS, b"")).values()
+    return number_in(found[_FAMILY_ID]), frozenset(
+        number_in(unpack(command)[_OP_ID]) for command in commands
+    )
 
 
-class _Control(Rtnl):
-    protocol: ClassVar[int] = _NETLINK_GENERIC
+def _taken(answers: Iterable[bytes]) -> list[dict[int, bytes]]:
+    return [unpack(answer, _HEADER.size) for answer in answers]

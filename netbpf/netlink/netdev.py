@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import errno
 from dataclasses import dataclass
-from typing import Any, Literal
-
-from pyroute2.netlink import NLA_F_NESTED, genlmsg, nla
+from typing import Literal
 
 from netbpf.errors import NotSupportedError
+from netbpf.netlink.attributes import attribute, number_in, s32, u32, unpack
 from netbpf.netlink.genl import Genl
 from netbpf.netlink.refusals import refusals
 from netbpf.netlink.rtnl import Refusal
@@ -24,63 +23,24 @@ QUEUE_CREATE = 16
 
 RX, TX = 0, 1
 
+XDP_ACT_BASIC = 1
 XDP_ACT_REDIRECT = 2
+XDP_ACT_NDO_XMIT = 4
 XDP_ACT_XSK_ZEROCOPY = 8
 
 User = Literal["io-uring", "dmabuf", "xsk"]
 
 
-class _queue_id(nla):  # type: ignore[misc]
-    prefix = "NETDEV_A_QUEUE_"
-    nla_flags = NLA_F_NESTED
-    nla_map = (
-        ("NETDEV_A_QUEUE_UNSPEC", "none"),
-        ("NETDEV_A_QUEUE_ID", "uint32"),
-        ("NETDEV_A_QUEUE_IFINDEX", "uint32"),
-        ("NETDEV_A_QUEUE_TYPE", "uint32"),
-    )
+# include/uapi/linux/netdev.h: NETDEV_A_QUEUE_…, NETDEV_A_LEASE_…, NETDEV_A_DEV_…
+_ID, _IFINDEX, _TYPE, _NAPI_ID, _DMABUF, _IO_URING, _XSK, _LEASE = range(1, 9)
+_LEASE_IFINDEX, _LEASE_QUEUE, _LEASE_NETNS_ID = range(1, 4)
+_DEV_IFINDEX, _DEV_XDP_FEATURES = 1, 3
 
+_NESTED = 1 << 15
+"""NLA_F_NESTED: this family checks that a nest says that it is one."""
 
-class _lease(nla):  # type: ignore[misc]
-    prefix = "NETDEV_A_LEASE_"
-    nla_flags = NLA_F_NESTED
-    nla_map = (
-        ("NETDEV_A_LEASE_UNSPEC", "none"),
-        ("NETDEV_A_LEASE_IFINDEX", "uint32"),
-        ("NETDEV_A_LEASE_QUEUE", "queue_id"),
-        ("NETDEV_A_LEASE_NETNS_ID", "int32"),
-    )
-    queue_id = _queue_id
-
-
-class _queue_msg(genlmsg):  # type: ignore[misc]
-    prefix = "NETDEV_A_QUEUE_"
-    nla_map = (
-        ("NETDEV_A_QUEUE_UNSPEC", "none"),
-        ("NETDEV_A_QUEUE_ID", "uint32"),
-        ("NETDEV_A_QUEUE_IFINDEX", "uint32"),
-        ("NETDEV_A_QUEUE_TYPE", "uint32"),
-        ("NETDEV_A_QUEUE_NAPI_ID", "uint32"),
-        ("NETDEV_A_QUEUE_DMABUF", "uint32"),
-        # Nests of which only the presence counts.
-        ("NETDEV_A_QUEUE_IO_URING", "hex"),
-        ("NETDEV_A_QUEUE_XSK", "hex"),
-        ("NETDEV_A_QUEUE_LEASE", "lease"),
-    )
-    lease = _lease
-
-
-class _dev_msg(genlmsg):  # type: ignore[misc]
-    prefix = "NETDEV_A_DEV_"
-    nla_map = (
-        ("NETDEV_A_DEV_UNSPEC", "none"),
-        ("NETDEV_A_DEV_IFINDEX", "uint32"),
-        ("NETDEV_A_DEV_PAD", "none"),
-        ("NETDEV_A_DEV_XDP_FEATURES", "uint64"),
-        ("NETDEV_A_DEV_XDP_ZC_MAX_SEGS", "uint32"),
-        ("NETDEV_A_DEV_XDP_RX_METADATA_FEATURES", "uint64"),
-        ("NETDEV_A_DEV_XSK_FEATURES", "uint64"),
-    )
+_USERS: dict[int, User] = {_IO_URING: "io-uring", _DMABUF: "dmabuf", _XSK: "xsk"}
+"""Of these attributes only the presence counts."""
 
 
 @dataclass(frozen=True)
@@ -121,21 +81,17 @@ def queues(netdev: Netdev, ifindex: int | None = None) -> list[Queue]:
 
     A device that is down has none to show (netdev_nl_queue_dump_one). Since Linux 6.8.
     """
-    attrs = [] if ifindex is None else [("NETDEV_A_QUEUE_IFINDEX", ifindex)]
+    wanted = b"" if ifindex is None else attribute(_IFINDEX, u32(ifindex))
     with refusals("list queues"):
-        return [_queue(answer) for answer in netdev.list_all(QUEUE_GET, _queue_msg(), attrs)]
+        return [_queue(answer) for answer in netdev.list_all(QUEUE_GET, wanted)]
 
 
 def queue(netdev: Netdev, ifindex: int, number: int) -> Queue | None:
     """One rx queue; None: the device is down, or has no such queue now. Since Linux 6.8."""
-    attrs = [
-        ("NETDEV_A_QUEUE_ID", number),
-        ("NETDEV_A_QUEUE_TYPE", RX),
-        ("NETDEV_A_QUEUE_IFINDEX", ifindex),
-    ]
+    wanted = attribute(_IFINDEX, u32(ifindex)) + _rx(number)
     with refusals(f"look up rx queue {number}"):
         try:
-            answers = netdev.call(QUEUE_GET, _queue_msg(), attrs)
+            answers = netdev.call(QUEUE_GET, wanted)
         except Refusal as error:
             if error.errno in (errno.ENOENT, errno.EINVAL):
                 return None
@@ -155,60 +111,48 @@ def create_queue(
 
     Since Linux 7.1 (netdev_nl_queue_create_doit in net/core/netdev-genl.c).
     """
-    lease: list[tuple[str, Any]] = [
-        ("NETDEV_A_LEASE_IFINDEX", nic_ifindex),
-        (
-            "NETDEV_A_LEASE_QUEUE",
-            {"attrs": [("NETDEV_A_QUEUE_ID", nic_queue), ("NETDEV_A_QUEUE_TYPE", RX)]},
-        ),
-    ]
+    lease = attribute(_LEASE_IFINDEX, u32(nic_ifindex))
+    lease += attribute(_LEASE_QUEUE | _NESTED, _rx(nic_queue))
     if nsid is not None:
-        lease.append(("NETDEV_A_LEASE_NETNS_ID", nsid))
-    attrs = [
-        ("NETDEV_A_QUEUE_IFINDEX", ifindex),
-        ("NETDEV_A_QUEUE_TYPE", RX),
-        ("NETDEV_A_QUEUE_LEASE", {"attrs": lease}),
-    ]
+        lease += attribute(_LEASE_NETNS_ID, s32(nsid))
+    wanted = attribute(_IFINDEX, u32(ifindex)) + attribute(_TYPE, u32(RX))
+    wanted += attribute(_LEASE | _NESTED, lease)
     try:
-        answers = netdev.call(QUEUE_CREATE, _queue_msg(), attrs)
+        answers = netdev.call(QUEUE_CREATE, wanted)
     except Refusal as error:
         # Before the permission, a kernel looks whether it has the command.
         if error.errno == errno.EOPNOTSUPP and not netdev.has(QUEUE_CREATE):
             raise NotSupportedError("rx queue leases", since="7.1") from error
         raise
-    return int(answers[0].get_attr("NETDEV_A_QUEUE_ID"))
+    return number_in(answers[0][_ID])
 
 
 def xdp_features(netdev: Netdev, ifindex: int) -> int:
     """What a device's driver does for XDP (NETDEV_XDP_ACT_…). Since Linux 6.3."""
     with refusals("look up XDP features"):
-        answers = netdev.call(DEV_GET, _dev_msg(), [("NETDEV_A_DEV_IFINDEX", ifindex)])
-    return int(answers[0].get_attr("NETDEV_A_DEV_XDP_FEATURES") or 0)
+        answers = netdev.call(DEV_GET, attribute(_DEV_IFINDEX, u32(ifindex)))
+    return number_in(answers[0].get(_DEV_XDP_FEATURES))
 
 
-def _queue(message: Any) -> Queue:
-    present = dict(message["attrs"])
-    lease = message.get_attr("NETDEV_A_QUEUE_LEASE")
-    user: User | None = None
-    if "NETDEV_A_QUEUE_IO_URING" in present:
-        user = "io-uring"
-    elif "NETDEV_A_QUEUE_DMABUF" in present:
-        user = "dmabuf"
-    elif "NETDEV_A_QUEUE_XSK" in present:
-        user = "xsk"
+def _rx(number: int) -> bytes:
+    return attribute(_ID, u32(number)) + attribute(_TYPE, u32(RX))
+
+
+def _queue(answer: dict[int, bytes]) -> Queue:
     return Queue(
-        ifindex=present["NETDEV_A_QUEUE_IFINDEX"],
-        id=present["NETDEV_A_QUEUE_ID"],
-        type="rx" if present["NETDEV_A_QUEUE_TYPE"] == RX else "tx",
-        napi_id=present.get("NETDEV_A_QUEUE_NAPI_ID"),
-        user=user,
-        lessee=None if lease is None else _lessee(lease),
+        ifindex=number_in(answer[_IFINDEX]),
+        id=number_in(answer[_ID]),
+        type="rx" if number_in(answer[_TYPE]) == RX else "tx",
+        napi_id=number_in(answer[_NAPI_ID]) if _NAPI_ID in answer else None,
+        user=next((user for number, user in _USERS.items() if number in answer), None),
+        lessee=_lessee(unpack(answer[_LEASE])) if _LEASE in answer else None,
     )
 
 
-def _lessee(lease: Any) -> Lessee:
+def _lessee(lease: dict[int, bytes]) -> Lessee:
+    nsid = lease.get(_LEASE_NETNS_ID)
     return Lessee(
-        ifindex=lease.get_attr("NETDEV_A_LEASE_IFINDEX"),
-        queue=lease.get_attr("NETDEV_A_LEASE_QUEUE").get_attr("NETDEV_A_QUEUE_ID"),
-        nsid=lease.get_attr("NETDEV_A_LEASE_NETNS_ID"),
+        ifindex=number_in(lease[_LEASE_IFINDEX]),
+        queue=number_in(unpack(lease[_LEASE_QUEUE])[_ID]),
+        nsid=None if nsid is None else number_in(nsid),
     )
