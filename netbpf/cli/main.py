@@ -23,6 +23,7 @@ class Nouns(LazyGroup):
 
     nouns = {  # noqa: RUF012
         "netkit": "netbpf.cli.netkit",
+        "lease": "netbpf.cli.lease",
         "tcx": "netbpf.cli.tcx",
         "netns": "netbpf.cli.netns",
         "prog": "netbpf.cli.prog",

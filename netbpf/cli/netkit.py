@@ -212,6 +212,7 @@ def chain(
 def _document(device: Device) -> dict[str, Any]:
     document = device.as_json()
     document["netns"] = document["netns"] or settings.netns
+    document["leases"] = [each.seen_from(settings.netns).as_json() for each in device.leases]
     return document
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from netbpf.netkit.hooks import HOOKS, attach, chain, detach, update
 
 if TYPE_CHECKING:
+    from netbpf.netkit import lease
     from netbpf.netkit.device import add, delete, get, set, show
     from netbpf.netkit.model import Device, Peer
 
@@ -23,6 +24,8 @@ def __getattr__(name: str) -> Any:
 
     if name in _DEVICE:
         return getattr(import_module("netbpf.netkit.device"), name)
+    if name == "lease":
+        return import_module("netbpf.netkit.lease")
     if name in _MODEL:
         return getattr(import_module("netbpf.netkit.model"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -38,6 +41,7 @@ __all__ = [
     "delete",
     "detach",
     "get",
+    "lease",
     "set",
     "show",
     "update",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from netbpf.errors import KernelError, NotFoundError
+from netbpf.netkit.lease_model import Lease
+from netbpf.netkit.lease_reading import leases_of
 from netbpf.netkit.model import Device, Mode, Pairing, Peer, Policy, Scrub
 from netbpf.netlink import addresses, links, nsids
 from netbpf.netlink import netkit as uapi
@@ -15,6 +17,8 @@ MODES: dict[int, Mode] = {uapi.L2: "l2", uapi.L3: "l3"}
 POLICIES: dict[int, Policy] = {uapi.PASS: "forward", uapi.DROP: "blackhole"}
 SCRUBS: dict[int, Scrub] = {uapi.SCRUB_NONE: "none", uapi.SCRUB_DEFAULT: "default"}
 PAIRINGS: dict[int, Pairing] = {uapi.PAIR: "pair", uapi.SINGLE: "single"}
+
+_NONE: Mapping[int, Sequence[Lease]] = {}
 
 
 class Neighbours:
@@ -57,8 +61,13 @@ class Reader:
         self._known = {link.ifindex: link for link in known}
         self._neighbours = Neighbours(rtnl)
 
-    def device(self, link: links.Link, addrs: Mapping[int, list[str]]) -> Device:
-        """The `Device` that ``link`` shows; ``addrs`` holds addresses by ifindex."""
+    def device(
+        self,
+        link: links.Link,
+        addrs: Mapping[int, list[str]],
+        leases: Mapping[int, Sequence[Lease]] = _NONE,
+    ) -> Device:
+        """The `Device` that ``link`` shows; addresses and leases are given by ifindex."""
         data = link.data
         mode = MODES[data.get("IFLA_NETKIT_MODE", uapi.L3)]
         return Device(
@@ -79,6 +88,7 @@ class Reader:
             up=link.up,
             addrs=tuple(addrs.get(link.ifindex, ())),
             peer=self._peer(link),
+            leases=tuple(leases.get(link.ifindex, ())),
         )
 
     def _peer(self, link: links.Link) -> Peer | None:
@@ -109,7 +119,8 @@ def read(rtnl: Rtnl, device: int | str) -> Device:
     :raises NotFoundError: there is none of this name or ifindex, or it is no netkit device.
     """
     link = netkit_link(rtnl, device)
-    return Reader(rtnl).device(link, addresses.by_device(rtnl, link.ifindex))
+    addrs = addresses.by_device(rtnl, link.ifindex)
+    return Reader(rtnl).device(link, addrs, leases_of([link]))
 
 
 def read_all(rtnl: Rtnl) -> list[Device]:
@@ -119,7 +130,8 @@ def read_all(rtnl: Rtnl) -> list[Device]:
         return []
     reader = Reader(rtnl, found)
     addrs = addresses.by_device(rtnl)
-    return [reader.device(link, addrs) for link in found]
+    leases = leases_of(found)
+    return [reader.device(link, addrs, leases) for link in found]
 
 
 def netkit_link(rtnl: Rtnl, device: int | str) -> links.Link:

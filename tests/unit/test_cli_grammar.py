@@ -17,7 +17,7 @@ from netbpf.cli import main as entry
 from netbpf.cli.command import Command
 from netbpf.cli.settings import settings
 
-NOUNS = ["netkit", "tcx", "netns", "prog", "link", "map"]
+NOUNS = ["netkit", "lease", "tcx", "netns", "prog", "link", "map"]
 
 
 def run(*arguments: str) -> tuple[int, str, str]:

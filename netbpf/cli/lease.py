@@ -1,0 +1,161 @@
+"""``netbpf lease``: rx queues of NICs on lease to netkit devices."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from netbpf.cli import chain as shared
+from netbpf.cli import exit_status
+from netbpf.cli.command import ChangingCommand, Command, Group
+from netbpf.cli.output import emit, note, say, table
+from netbpf.cli.settings import settings
+
+if TYPE_CHECKING:
+    from netbpf.netkit.lease import Finding, Lease
+
+app = typer.Typer(
+    cls=Group, add_completion=False, help="Rx queues of NICs on lease to netkit devices."
+)
+
+Netkit = Annotated[
+    str,
+    typer.Argument(
+        metavar="NETKIT",
+        help="A single netkit device, or the peer of a pair.",
+        autocompletion=shared.devices,
+    ),
+]
+Nic = Annotated[str, typer.Argument(metavar="NIC:QUEUE", help="A NIC and its rx queue: eth0:3.")]
+NicNetns = Annotated[
+    str | None, typer.Option(metavar="NS", help="The NIC's namespace, if it is another.")
+]
+Count = Annotated[
+    int, typer.Option(metavar="N", help="This queue and those after it, all or none.")
+]
+
+
+@app.command(
+    cls=ChangingCommand, epilog="Example: netbpf lease add -n pod nk0 eth0:3 --nic-netns pid:1"
+)
+def add(netkit: Netkit, nic: Nic, nic_netns: NicNetns = None, count: Count = 1) -> None:
+    """Lease rx queues of a NIC to a netkit device; only its deletion ends a lease."""
+    from netbpf.netkit import lease
+
+    device, queue = queue_of(nic)
+    if settings.dry_run:
+        operation = f"lease {device}:{queue} to {netkit}"
+        for finding in lease.check(netkit, device, queue, nic_netns=nic_netns, count=count):
+            if finding.blocks:
+                raise finding.as_error(operation)
+        words = ", ".join(f"{device}:{number}" for number in range(queue, queue + count))
+        emit(
+            {"dry_run": True, "lease": None, "leases": []},
+            lambda: say(f"would lease {words} to {netkit}"),
+        )
+        return
+    made = lease.add(netkit, device, queue, nic_netns=nic_netns, count=count)
+    documents = [each.seen_from(settings.netns).as_json() for each in made]
+    emit({"lease": documents[0], "leases": documents}, lambda: _table(made))
+
+
+@app.command(
+    cls=Command,
+    epilog="Example: netbpf lease show --json | jq '.leases[] | select(.user == null)'",
+)
+def show(
+    device: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="DEVICE",
+            help="Only leases of this netkit device or NIC.",
+            autocompletion=shared.devices,
+        ),
+    ] = None,
+) -> None:
+    """Show the leases of all namespaces; null is what the kernel does not tell."""
+    from netbpf.netkit import lease
+
+    found = lease.of_device(lease.survey(), device)
+    leases = [each.seen_from(settings.netns) for each in found.leases]
+    unknown = [{**gap.as_json(), "netns": gap.netns or settings.netns} for gap in found.unknown]
+
+    def render() -> None:
+        _table(leases)
+        for gap in unknown:
+            what = ":".join(filter(None, (gap["netns"], gap["device"])))
+            note(f"{what}: unknown {gap['reason']}")
+
+    emit({"leases": [each.as_json() for each in leases], "unknown": unknown}, render)
+
+
+@app.command(cls=Command, epilog="Example: netbpf lease check nk0 eth0:3 --for io-uring")
+def check(
+    netkit: Netkit,
+    nic: Nic,
+    nic_netns: NicNetns = None,
+    count: Count = 1,
+    purpose: Annotated[
+        str | None,
+        typer.Option("--for", metavar="io-uring|af-xdp", help="What the lease is for."),
+    ] = None,
+) -> int:
+    """Say all that stands in the way of a lease and what to do; status 1 if anything does."""
+    from netbpf.netkit import lease
+
+    device, queue = queue_of(nic)
+    found = lease.check(
+        netkit,
+        device,
+        queue,
+        nic_netns=nic_netns,
+        count=count,
+        purpose=purpose,  # type: ignore[arg-type]
+    )
+    ready = not any(finding.blocks for finding in found)
+    emit(
+        {"ready": ready, "findings": [finding.as_json() for finding in found]},
+        lambda: _findings(found, ready),
+    )
+    return exit_status.DONE if ready else exit_status.REFUSED
+
+
+def queue_of(text: str) -> tuple[str, int]:
+    """NIC and queue of what is written as ``NIC:QUEUE``.
+
+    :raises ValueError: it is not.
+    """
+    device, colon, number = text.rpartition(":")
+    if not (colon and device and number.isascii() and number.isdecimal() and len(number) < 10):
+        raise ValueError(f"{text!r} is no queue: write NIC:QUEUE, as in eth0:3")
+    return device, int(number)
+
+
+def _findings(found: list[Finding], ready: bool) -> None:
+    for finding in found:
+        word = "" if finding.blocks else "perhaps: "
+        say(f"{word}{finding.message}" + (f": {finding.hint}" if finding.hint else ""))
+    if ready:
+        say("nothing stands in the way")
+
+
+def _table(leases: list[Lease]) -> None:
+    if not leases:
+        note("there are no leases")
+        return
+    table(
+        ["NETKIT", "QUEUE", "NETNS", "NIC", "NIC QUEUE", "NIC NETNS", "USER"],
+        [
+            [
+                each.netkit.device or f"ifindex {each.netkit.ifindex}",
+                each.netkit.queue,
+                each.netkit.netns,
+                each.nic.device if each.nic else "?",
+                each.nic.queue if each.nic else "?",
+                each.nic.netns if each.nic else "?",
+                each.user or ("?" if each.nic is None else None),
+            ]
+            for each in leases
+        ],
+    )
