@@ -18,6 +18,7 @@ from netbpf.netkit.model import check_range, check_word
 from netbpf.netkit.reading import read
 from netbpf.netlink import ethtool, netdev, xdp
 from netbpf.netlink import netkit as uapi
+from netbpf.netlink.links import Link
 from netbpf.netlink.rtnl import Refusal
 from netbpf.netns import NetNS, entered
 
@@ -112,7 +113,27 @@ def refusals(sides: Sides, queues: Sequence[int]) -> Iterator[Finding]:
 
     :raises NotSupportedError: the kernel knows no leases.
     """
-    yield from _lessee(sides, len(queues))
+    netdev.require_leases(sides.netkit.netdev)
+    # In the kernel's own order.
+    unfit = _unfit(sides.netkit.link)
+    if unfit:
+        yield unfit
+    yield from _lessor(sides, queues)
+    if not unfit:
+        yield from _other_nic(sides)
+        yield from _room(sides, len(queues))
+
+
+def _unfit(link: Link) -> Finding | None:
+    """What netdev_can_create_queue (net/core/netdev_queues.c) would say of the first device."""
+    if link.kind == uapi.KIND:
+        return None
+    if link.kind is None and link.ifindex != 1:
+        return _of_extack(errno.EINVAL, "Device is not a virtual device")
+    return _of_extack(errno.EINVAL, "Device does not support queue creation")
+
+
+def _lessor(sides: Sides, queues: Sequence[int]) -> Iterator[Finding]:
     try:
         answers = lessor_refusals(sides.nic, queues)
     except Refusal as error:
@@ -135,24 +156,13 @@ def refusals(sides: Sides, queues: Sequence[int]) -> Iterator[Finding]:
             yield _finding(why, refusal.errno, refusal.extack, which)
 
 
-def _lessee(sides: Sides, count: int) -> Iterator[Finding]:
-    """What the kernel would say of the device that is to get the queues."""
-    link = sides.netkit.link
-    if link.kind != uapi.KIND:
-        text = (
-            "Device does not support queue creation"
-            if link.kind is not None or link.ifindex == 1
-            else "Device is not a virtual device"
-        )
-        yield _of_extack(errno.EINVAL, text)
-        return
-    if link.data.get("IFLA_NETKIT_PAIRING", uapi.PAIR) == uapi.PAIR and link.data.get(
-        "IFLA_NETKIT_PRIMARY"
-    ):
+def _room(sides: Sides, count: int) -> Iterator[Finding]:
+    """What netkit_queue_create (drivers/net/netkit.c) would say."""
+    data = sides.netkit.link.data
+    if data.get("IFLA_NETKIT_PAIRING", uapi.PAIR) == uapi.PAIR and data.get("IFLA_NETKIT_PRIMARY"):
         yield _of_extack(errno.EOPNOTSUPP, lease_refusal.PRIMARY, peer_hint(sides))
         return
     yield from _capacity(sides, count)
-    yield from _other_nic(sides)
 
 
 def _capacity(sides: Sides, count: int) -> Iterator[Finding]:

@@ -121,10 +121,19 @@ def create_queue(
         answers = netdev.call(QUEUE_CREATE, wanted)
     except Refusal as error:
         # Before the permission, a kernel looks whether it has the command.
-        if error.errno == errno.EOPNOTSUPP and not netdev.has(QUEUE_CREATE):
-            raise NotSupportedError("rx queue leases", since="7.1") from error
+        if error.errno == errno.EOPNOTSUPP:
+            require_leases(netdev)
         raise
     return number_in(answers[0][_ID])
+
+
+def require_leases(netdev: Netdev) -> None:
+    """See that the kernel knows the command that makes leases.
+
+    :raises NotSupportedError: it does not.
+    """
+    if not netdev.has(QUEUE_CREATE):
+        raise NotSupportedError("rx queue leases", since="7.1")
 
 
 def xdp_features(netdev: Netdev, ifindex: int) -> int:
