@@ -18,6 +18,9 @@ app = typer.Typer(
     cls=Group, add_completion=False, help="Netkit devices, and the programs on both their sides."
 )
 
+_Fixed = Annotated[str | None, typer.Option(hidden=True)]
+"""An option of ``add`` that ``set`` refuses with words."""
+
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The (primary) device's name.")]
 
 
@@ -66,9 +69,22 @@ def add(
         int | None, typer.Option(metavar="N", help="The same for the peer.")
     ] = None,
     mtu: Annotated[int | None, typer.Option(metavar="BYTES", help="At both ends.")] = None,
+    peer_mtu: Annotated[
+        int | None, typer.Option(metavar="BYTES", help="Where the peer's differs.")
+    ] = None,
     mac: Annotated[str | None, typer.Option(metavar="MAC", help="In mode l2.")] = None,
     peer_mac: Annotated[
         str | None, typer.Option(metavar="MAC", help="The same for the peer.")
+    ] = None,
+    group: Annotated[int | None, typer.Option(metavar="N", help="The device group.")] = None,
+    peer_group: Annotated[
+        int | None, typer.Option(metavar="N", help="The same for the peer.")
+    ] = None,
+    alias: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="A text beside the name.")
+    ] = None,
+    peer_alias: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="The same for the peer.")
     ] = None,
     addr: Annotated[
         list[str] | None, typer.Option(metavar="CIDR", help="An address; may be repeated.")
@@ -94,8 +110,13 @@ def add(
         "rx_queues": rx_queues,
         "peer_rx_queues": peer_rx_queues,
         "mtu": mtu,
+        "peer_mtu": peer_mtu,
         "mac": mac,
         "peer_mac": peer_mac,
+        "group": group,
+        "peer_group": peer_group,
+        "alias": alias,
+        "peer_alias": peer_alias,
         "addrs": addr or (),
         "peer_addrs": peer_addr or (),
         "up": up,
@@ -127,26 +148,71 @@ def set(
     peer_policy: Annotated[
         str | None, typer.Option(metavar="forward|blackhole", help="The same for the peer.")
     ] = None,
+    new_name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="What it is called from now on.")
+    ] = None,
     mtu: Annotated[int | None, typer.Option(metavar="BYTES", help="Of this end.")] = None,
     mac: Annotated[str | None, typer.Option(metavar="MAC", help="Of this end, in mode l2.")] = None,
+    group: Annotated[int | None, typer.Option(metavar="N", help="The device group.")] = None,
+    alias: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="A text beside the name; '' takes it away.")
+    ] = None,
+    addr: Annotated[
+        list[str] | None, typer.Option(metavar="CIDR", help="An address to add; may be repeated.")
+    ] = None,
+    del_addr: Annotated[
+        list[str] | None, typer.Option(metavar="CIDR", help="An address to take away.")
+    ] = None,
     up: Annotated[bool | None, typer.Option("--up/--down", help="Set this end up or down.")] = None,
+    mode: _Fixed = None,
+    scrub: _Fixed = None,
+    peer_scrub: _Fixed = None,
+    headroom: _Fixed = None,
+    tailroom: _Fixed = None,
+    rx_queues: _Fixed = None,
+    peer_rx_queues: _Fixed = None,
+    peer: _Fixed = None,
+    peer_netns: _Fixed = None,
+    single: Annotated[bool | None, typer.Option("--single", hidden=True)] = None,
 ) -> None:
-    """Change a netkit device; mode, scrub, headroom, tailroom and pairing are fixed for good."""
+    """Change a netkit device; mode, scrub, headroom, tailroom, queues and pairing are for good."""
     from netbpf import netkit
 
-    changes: dict[str, Any] = {
+    fixed = {
+        "mode": mode,
+        "scrub": scrub,
+        "peer_scrub": peer_scrub,
+        "headroom": headroom,
+        "tailroom": tailroom,
+        "rx_queues": rx_queues,
+        "peer_rx_queues": peer_rx_queues,
+        "peer": peer,
+        "peer_netns": peer_netns,
+        "single": single,
+    }
+    wanted: dict[str, Any] = {
         "policy": policy,
         "peer_policy": peer_policy,
+        "name": new_name,
         "mtu": mtu,
         "mac": mac,
+        "group": group,
+        "alias": alias,
+        "addrs": addr or None,
+        "del_addrs": del_addr or None,
         "up": up,
+        **fixed,
     }
+    changes = {key: value for key, value in wanted.items() if value is not None}
     if settings.dry_run:
+        from netbpf.netkit.change import checked
+
+        checked(**changes)
         found = netkit.get(name)
-        words = ", ".join(f"{key} {value}" for key, value in changes.items() if value is not None)
+        words = ", ".join(f"{key} {_words(value)}" for key, value in changes.items())
         emit(
             {"dry_run": True, "device": _document(found)},
-            lambda: say(f"would set {words or 'nothing'} on {name}"),
+            lambda: say(f"would set {words} on {name}"),
         )
         return
     changed = netkit.set(name, **changes)
@@ -177,12 +243,17 @@ def show(
         str | None,
         typer.Argument(metavar="NAME", help="Only this device.", autocompletion=shared.devices),
     ] = None,
+    all_netns: Annotated[
+        bool, typer.Option("--all-netns", help="The devices of all namespaces.")
+    ] = False,
 ) -> None:
-    """Show the netkit devices of a namespace."""
+    """Show the netkit devices of a namespace, or of all."""
     from netbpf import netkit
 
-    found = netkit.show(name)
-    emit({"devices": [_document(each) for each in found]}, lambda: _table(found))
+    if all_netns and name is not None:
+        raise ValueError("with --all-netns all devices are shown: leave out the name")
+    found = netkit.show_all() if all_netns else netkit.show(name)
+    emit({"devices": [_document(each) for each in found]}, lambda: _table(found, all_netns))
 
 
 for _verb, _command, _example in (
@@ -216,44 +287,41 @@ def _document(device: Device) -> dict[str, Any]:
     return document
 
 
-def _table(devices: list[Device]) -> None:
+def _table(devices: list[Device], all_netns: bool = False) -> None:
     if not devices:
-        note("there are no netkit devices here")
+        note("there are no netkit devices" if all_netns else "there are no netkit devices here")
         return
-    rows = []
-    for each in devices:
-        peer = each.peer
-        other = None
-        if peer is not None:
-            other = f"{peer.netns}:{peer.name}" if peer.netns else f"{peer.name}"
-        rows.append(
-            [
-                each.name,
-                each.ifindex,
-                "up" if each.up else "down",
-                each.pairing if each.pairing == "single" or each.primary else "pair (peer)",
-                each.mode,
-                f"{each.policy}/{peer.policy}" if peer else each.policy,
-                f"{each.scrub}/{peer.scrub}" if peer else each.scrub,
-                each.rx_queues,
-                each.mtu,
-                other,
-                "\n".join(each.addrs) or None,
-            ]
-        )
-    table(
-        [
-            "NAME",
-            "IFINDEX",
-            "STATE",
-            "KIND",
-            "MODE",
-            "POLICY",
-            "SCRUB",
-            "RXQ",
-            "MTU",
-            "PEER",
-            "ADDRS",
-        ],
-        rows,
-    )
+    columns = ["NAME", "IFINDEX", "STATE", "KIND", "MODE", "POLICY", "SCRUB", "RXQ", "MTU"]
+    columns += ["PEER", "ADDRS", "ALIAS"]
+    table(columns, [_row(each) for each in devices])
+
+
+def _row(device: Device) -> list[object]:
+    peer = device.peer
+    other = None
+    if peer is not None:
+        name = peer.name or f"ifindex {peer.ifindex}"
+        other = f"{peer.netns}:{name}" if peer.netns else name
+    state = "up" if device.up else "down"
+    if device.unfinished is not None:
+        state += f", unfinished {device.unfinished}"
+    elif device.up and device.state not in ("up", "unknown"):
+        state += f" ({device.state})"
+    return [
+        f"{device.netns}:{device.name}" if device.netns else device.name,
+        device.ifindex,
+        state,
+        device.pairing if device.pairing == "single" or device.primary else "pair (peer)",
+        device.mode,
+        f"{device.policy}/{peer.policy}" if peer else device.policy,
+        f"{device.scrub}/{peer.scrub}" if peer else device.scrub,
+        device.rx_queues,
+        device.mtu,
+        other,
+        "\n".join(device.addrs) or None,
+        device.alias,
+    ]
+
+
+def _words(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

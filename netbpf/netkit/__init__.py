@@ -1,7 +1,7 @@
 """Netkit: its devices, and the programs on both their sides.
 
-The devices (``add``, ``set``, ``delete``, ``get``, ``show``) need netlink and with it pyroute2,
-which is imported when one of them is first used; the chains (``attach`` and so on) need neither.
+The devices (``add``, ``add_many``, ``set``, ``delete``, ``get``, ``show``, ``show_all``) need
+netlink, which is imported when one of them is first used; the chains (``attach`` and so on) do not.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from netbpf.netkit.hooks import HOOKS, attach, chain, detach, update
 
 if TYPE_CHECKING:
     from netbpf.netkit import lease
-    from netbpf.netkit.device import add, delete, get, set, show
-    from netbpf.netkit.model import Device, Peer
+    from netbpf.netkit.device import add, add_many, delete, get, set, show, show_all
+    from netbpf.netkit.model import Device, Peer, Settings
 
-_DEVICE = frozenset({"add", "delete", "get", "set", "show"})
-_MODEL = frozenset({"Device", "Peer"})
+_DEVICE = frozenset({"add", "add_many", "delete", "get", "set", "show", "show_all"})
+_MODEL = frozenset({"Device", "Peer", "Settings"})
 
 
 def __getattr__(name: str) -> Any:
@@ -35,7 +35,9 @@ __all__ = [
     "HOOKS",
     "Device",
     "Peer",
+    "Settings",
     "add",
+    "add_many",
     "attach",
     "chain",
     "delete",
@@ -44,5 +46,6 @@ __all__ = [
     "lease",
     "set",
     "show",
+    "show_all",
     "update",
 ]

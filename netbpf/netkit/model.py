@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
+from netbpf.netkit import marks
+from netbpf.netkit.lease_model import Lease
+from netbpf.netlink import addresses
 from netbpf.netns import NetNS
 
 Mode = Literal["l3", "l2"]
 Policy = Literal["forward", "blackhole"]
 Scrub = Literal["default", "none"]
 Pairing = Literal["pair", "single"]
+Unfinished = marks.Unfinished
+
+FIXED = {
+    "mode": "mode",
+    "scrub": "scrub",
+    "peer_scrub": "peer scrub",
+    "headroom": "headroom",
+    "tailroom": "tailroom",
+    "single": "pairing",
+    "peer": "peer",
+    "peer_netns": "peer netns",
+    "rx_queues": "rx queues",
+    "peer_rx_queues": "peer rx queues",
+}
+"""The settings of a new device that the kernel never changes afterwards, and what they are called
+(netkit_change_link in drivers/net/netkit.c)."""
 
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
@@ -29,6 +48,15 @@ class Peer:
     ``pid:N`` of a process in it), or ``nsid:N`` when nothing visible leads there."""
     policy: Policy
     scrub: Scrub
+    rx_queues: int | None = None
+    """None, as all that follows: it lives in a namespace that we may not look into."""
+    mtu: int | None = None
+    mac: str | None = None
+    up: bool | None = None
+    state: str | None = None
+    group: int | None = None
+    alias: str | None = None
+    addrs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,12 +77,19 @@ class Device:
     mac: str | None
     """None in L3 mode, which has no MAC addresses."""
     up: bool
+    """Set up; whether packets can pass is told by ``state``."""
+    state: str = "unknown"
+    """The operational state: ``up``, ``down``, ``lowerlayerdown`` while the peer is down …"""
+    group: int = 0
+    alias: str | None = None
+    unfinished: Unfinished | None = None
+    """``add`` or ``del``: a netbpf that makes or deletes it, or one that was killed at it."""
     addrs: tuple[str, ...] = ()
     peer: Peer | None = None
     """None: a single device, or a pair whose other end is going away."""
     netns: str | None = None
     """None: the namespace in which it was asked for."""
-    leases: tuple[Any, ...] = ()
+    leases: tuple[Lease, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The device as ``netkit show --json`` prints it."""
@@ -74,6 +109,10 @@ class Device:
             "mtu": self.mtu,
             "mac": self.mac,
             "up": self.up,
+            "state": self.state,
+            "group": self.group,
+            "alias": self.alias,
+            "unfinished": self.unfinished,
             "addrs": list(self.addrs),
             "peer": None
             if peer is None
@@ -83,8 +122,16 @@ class Device:
                 "netns": peer.netns,
                 "policy": peer.policy,
                 "scrub": peer.scrub,
+                "rx_queues": peer.rx_queues,
+                "mtu": peer.mtu,
+                "mac": peer.mac,
+                "up": peer.up,
+                "state": peer.state,
+                "group": peer.group,
+                "alias": peer.alias,
+                "addrs": list(peer.addrs),
             },
-            "leases": list(self.leases),
+            "leases": [lease.as_json() for lease in self.leases],
         }
 
 
@@ -109,8 +156,13 @@ class Settings:
     rx_queues: int | None = None
     peer_rx_queues: int | None = None
     mtu: int | None = None
+    peer_mtu: int | None = None
     mac: str | None = None
     peer_mac: str | None = None
+    group: int | None = None
+    peer_group: int | None = None
+    alias: str | None = None
+    peer_alias: str | None = None
     addrs: Sequence[str] = field(default=())
     peer_addrs: Sequence[str] = field(default=())
     up: bool = False
@@ -131,8 +183,47 @@ class Settings:
         check_range("rx queues", self.rx_queues, 1, 0xFFFFFFFF)
         check_range("peer rx queues", self.peer_rx_queues, 1, 0xFFFFFFFF)
         check_range("mtu", self.mtu, 1, 0x7FFFFFFF)
+        check_range("peer mtu", self.peer_mtu, 1, 0x7FFFFFFF)
+        check_group("group", self.group)
+        check_group("peer group", self.peer_group)
+        check_alias("alias", self.alias)
+        check_alias("peer alias", self.peer_alias)
+        check_addresses(self.addrs)
+        check_addresses(self.peer_addrs)
         self._check_single()
         self._check_macs()
+
+    @classmethod
+    def numbered(
+        cls, name: str, numbers: Iterable[int], *, peer: str | None = None, **settings: Any
+    ) -> Iterator[Self]:
+        """Settings that differ by name: ``numbered("nk{}", range(1000), peer="nk{}p", mtu=1400)``.
+
+        :param name: a pattern in which ``{}`` stands for the number; so is ``peer``.
+        """
+        for number in numbers:
+            yield cls(
+                name=name.format(number),
+                peer=None if peer is None else peer.format(number),
+                **settings,
+            )
+
+    @property
+    def in_steps(self) -> bool:
+        """Whether one message to the kernel is not enough to make it, or to know that it is so."""
+        # Addresses and aliases are not taken from the message that makes a device, nor is the
+        # state of the peer; and older kernels pass over the last four.
+        return bool(
+            self.addrs
+            or self.peer_addrs
+            or self.alias
+            or self.peer_alias
+            or (self.up and not self.single)
+            or self.single
+            or self.headroom
+            or self.tailroom
+            or "none" in (self.scrub, self.peer_scrub)
+        )
 
     def _check_single(self) -> None:
         if not self.single:
@@ -143,7 +234,10 @@ class Settings:
             "peer policy": self.peer_policy,
             "peer scrub": self.peer_scrub,
             "peer rx queues": self.peer_rx_queues,
+            "peer mtu": self.peer_mtu,
             "peer mac": self.peer_mac,
+            "peer group": self.peer_group,
+            "peer alias": self.peer_alias,
             "peer address": self.peer_addrs or None,
         }
         excess = [word for word, value in given.items() if value is not None]
@@ -203,6 +297,49 @@ def check_mac(mac: str) -> str:
     if mac == "00:00:00:00:00:00":
         raise ValueError("a device's MAC address cannot be all zeros")
     return mac
+
+
+def check_group(what: str, group: int | None) -> None:
+    check_range(what, group, 0, 0xFFFFFFFF)
+    if group is not None and marks.meaning(group):
+        raise ValueError(
+            f"{what} {group} is one of those by which netbpf marks devices that are not finished"
+        )
+
+
+def check_alias(what: str, alias: str | None) -> None:
+    # IFALIASZ in include/uapi/linux/if.h, with room for a NUL.
+    if alias is not None and (len(alias.encode(errors="surrogateescape")) > 255 or "\0" in alias):
+        raise ValueError(f"{what} has at most 255 bytes, and no NUL among them")
+
+
+def check_addresses(texts: Sequence[str]) -> list[addresses.Interface]:
+    """The addresses that are written as ``texts``.
+
+    :raises ValueError: one is none, or given twice.
+    """
+    parsed: list[addresses.Interface] = []
+    for text in texts:
+        address = addresses.parse(text)
+        if address in parsed:
+            raise ValueError(f"the address {address} is given twice")
+        parsed.append(address)
+    return parsed
+
+
+def check_changeable(names: Iterable[str]) -> None:
+    """Refuse settings that are fixed for good.
+
+    :raises ValueError: one of `FIXED` is among them.
+    :raises TypeError: a netkit device has no setting of this name.
+    """
+    for name in names:
+        if name not in FIXED:
+            raise TypeError(f"a netkit device has no setting {name!r}")
+        raise ValueError(
+            f"{FIXED[name]} cannot be changed after a device was made: "
+            "delete it and make it again with other settings"
+        )
 
 
 def check_word(what: str, word: str | None, allowed: Any) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from netbpf.errors import KernelError, NotFoundError
+from netbpf.netkit import marks
 from netbpf.netkit.lease_model import Lease
 from netbpf.netkit.lease_reading import leases_of
 from netbpf.netkit.model import Device, Mode, Pairing, Peer, Policy, Scrub
@@ -53,64 +56,146 @@ class Neighbours:
         return found
 
 
+class Elsewhere:
+    """The netkit devices of a namespace that the socket's has an id for, and their addresses.
+
+    Asked one by one, or listed at once where several are wanted.
+    """
+
+    def __init__(self, rtnl: Rtnl, nsid: int, *, several: bool) -> None:
+        self._rtnl = rtnl
+        self._nsid = nsid
+        self._links: dict[int, links.Link] | None = None
+        self._addrs: Mapping[int, list[str]] = {}
+        if several:
+            found = links.dump(rtnl, kind=uapi.KIND, nsid=nsid)
+            self._links = {link.ifindex: link for link in found}
+            self._addrs = addresses.by_device(rtnl, nsid=nsid)
+
+    def find(self, ifindex: int) -> tuple[links.Link, Sequence[str]] | None:
+        """A device and its addresses; None: it is gone."""
+        if self._links is not None:
+            link = self._links.get(ifindex)
+            return None if link is None else (link, self._addrs.get(ifindex, ()))
+        link = links.get(self._rtnl, ifindex, nsid=self._nsid)
+        addrs = addresses.by_device(self._rtnl, ifindex, nsid=self._nsid)
+        return link, addrs.get(ifindex, ())
+
+
 class Reader:
     """Turns links into devices, asking for the other ends and the addresses as needed."""
 
-    def __init__(self, rtnl: Rtnl, known: Iterable[links.Link] = ()) -> None:
+    def __init__(
+        self, rtnl: Rtnl, known: Sequence[links.Link], addrs: Mapping[int, list[str]]
+    ) -> None:
+        """Read devices of the socket's namespace.
+
+        :param addrs: the addresses of the devices ``known``, by ifindex.
+        """
         self._rtnl = rtnl
         self._known = {link.ifindex: link for link in known}
+        self._addrs = addrs
         self._neighbours = Neighbours(rtnl)
+        self._abroad = Counter(link.peer_nsid for link in known if link.peer_nsid is not None)
+        self._elsewhere: dict[int, Elsewhere | None] = {}
 
-    def device(
-        self,
-        link: links.Link,
-        addrs: Mapping[int, list[str]],
-        leases: Mapping[int, Sequence[Lease]] = _NONE,
-    ) -> Device:
-        """The `Device` that ``link`` shows; addresses and leases are given by ifindex."""
-        data = link.data
-        mode = MODES[data.get("IFLA_NETKIT_MODE", uapi.L3)]
-        return Device(
-            name=link.name,
-            ifindex=link.ifindex,
-            # What a kernel does not tell, it does as here: scrub came with Linux 6.13, headroom and
-            # tailroom with 6.14, singles with 7.1.
-            pairing=PAIRINGS[data.get("IFLA_NETKIT_PAIRING", uapi.PAIR)],
-            primary=bool(data.get("IFLA_NETKIT_PRIMARY", 0)),
-            mode=mode,
-            policy=POLICIES[data.get("IFLA_NETKIT_POLICY", uapi.PASS)],
-            scrub=SCRUBS[data.get("IFLA_NETKIT_SCRUB", uapi.SCRUB_DEFAULT)],
-            headroom=data.get("IFLA_NETKIT_HEADROOM", 0),
-            tailroom=data.get("IFLA_NETKIT_TAILROOM", 0),
-            rx_queues=link.rx_queues,
-            mtu=link.mtu,
-            mac=link.mac if mode == "l2" else None,
-            up=link.up,
-            addrs=tuple(addrs.get(link.ifindex, ())),
-            peer=self._peer(link),
-            leases=tuple(leases.get(link.ifindex, ())),
-        )
+    def device(self, link: links.Link, leases: Mapping[int, Sequence[Lease]] = _NONE) -> Device:
+        """The `Device` that ``link`` shows; leases are given by ifindex."""
+        netns = None if link.peer_nsid is None else self._neighbours.reference(link.peer_nsid)
+        peer = peer_of(link, netns, *self._other_end(link))
+        addrs = self._addrs.get(link.ifindex, ())
+        return device_of(link, addrs, peer, leases.get(link.ifindex, ()))
 
-    def _peer(self, link: links.Link) -> Peer | None:
-        if link.peer_ifindex is None:
-            return None
-        data = link.data
-        return Peer(
-            name=self._peer_name(link.peer_ifindex, link.peer_nsid),
-            ifindex=link.peer_ifindex,
-            netns=None if link.peer_nsid is None else self._neighbours.reference(link.peer_nsid),
-            policy=POLICIES[data.get("IFLA_NETKIT_PEER_POLICY", uapi.PASS)],
-            scrub=SCRUBS[data.get("IFLA_NETKIT_PEER_SCRUB", uapi.SCRUB_DEFAULT)],
-        )
-
-    def _peer_name(self, ifindex: int, nsid: int | None) -> str | None:
+    def _other_end(self, link: links.Link) -> tuple[links.Link | None, Sequence[str]]:
+        ifindex, nsid = link.peer_ifindex, link.peer_nsid
+        if ifindex is None:
+            return None, ()
         if nsid is None and ifindex in self._known:
-            return self._known[ifindex].name
+            return self._known[ifindex], self._addrs.get(ifindex, ())
         try:
-            return links.get(self._rtnl, ifindex, nsid=nsid).name
+            if nsid is None:
+                found = links.get(self._rtnl, ifindex)
+                return found, addresses.by_device(self._rtnl, ifindex).get(ifindex, ())
+            if nsid not in self._elsewhere:
+                # Set first: when it is refused, it is for the next one too.
+                self._elsewhere[nsid] = None
+                several = self._abroad[nsid] > 1
+                self._elsewhere[nsid] = Elsewhere(self._rtnl, nsid, several=several)
+            there = self._elsewhere[nsid]
+            return (there and there.find(ifindex)) or (None, ())
         except (NotFoundError, KernelError):
             # Going away at this moment, or in a namespace of a user that we may not act for.
-            return None
+            return None, ()
+
+
+def device_of(
+    link: links.Link,
+    addrs: Sequence[str],
+    peer: Peer | None,
+    leases: Sequence[Lease] = (),
+    netns: str | None = None,
+) -> Device:
+    """The `Device` that ``link`` shows."""
+    data = link.data
+    mode = MODES[data.get("IFLA_NETKIT_MODE", uapi.L3)]
+    return Device(
+        name=link.name,
+        ifindex=link.ifindex,
+        netns=netns,
+        # What a kernel does not tell, it does as here: scrub came with Linux 6.13, headroom and
+        # tailroom with 6.14, singles with 7.1.
+        pairing=PAIRINGS[data.get("IFLA_NETKIT_PAIRING", uapi.PAIR)],
+        primary=bool(data.get("IFLA_NETKIT_PRIMARY", 0)),
+        mode=mode,
+        policy=POLICIES[data.get("IFLA_NETKIT_POLICY", uapi.PASS)],
+        scrub=SCRUBS[data.get("IFLA_NETKIT_SCRUB", uapi.SCRUB_DEFAULT)],
+        headroom=data.get("IFLA_NETKIT_HEADROOM", 0),
+        tailroom=data.get("IFLA_NETKIT_TAILROOM", 0),
+        rx_queues=link.rx_queues,
+        mtu=link.mtu,
+        mac=link.mac if mode == "l2" else None,
+        up=link.up,
+        state=link.state,
+        group=link.group,
+        alias=link.alias,
+        # At the end, the mark goes from the peer first.
+        unfinished=marks.meaning(link.group)
+        or (marks.meaning(peer.group) if peer is not None and peer.group else None),
+        addrs=tuple(addrs),
+        peer=peer,
+        leases=tuple(leases),
+    )
+
+
+def peer_of(
+    link: links.Link, netns: str | None, other: links.Link | None, addrs: Sequence[str]
+) -> Peer | None:
+    """The other end of ``link`` as it is seen from there, ``other`` if it can be seen itself."""
+    if link.peer_ifindex is None:
+        return None
+    data = link.data
+    peer = Peer(
+        name=None,
+        ifindex=link.peer_ifindex,
+        netns=netns,
+        policy=POLICIES[data.get("IFLA_NETKIT_PEER_POLICY", uapi.PASS)],
+        scrub=SCRUBS[data.get("IFLA_NETKIT_PEER_SCRUB", uapi.SCRUB_DEFAULT)],
+    )
+    if other is None:
+        return peer
+    l2 = data.get("IFLA_NETKIT_MODE", uapi.L3) == uapi.L2
+    return replace(
+        peer,
+        name=other.name,
+        rx_queues=other.rx_queues,
+        mtu=other.mtu,
+        mac=other.mac if l2 else None,
+        up=other.up,
+        state=other.state,
+        group=other.group,
+        alias=other.alias,
+        addrs=tuple(addrs),
+    )
 
 
 def read(rtnl: Rtnl, device: int | str) -> Device:
@@ -120,7 +205,7 @@ def read(rtnl: Rtnl, device: int | str) -> Device:
     """
     link = netkit_link(rtnl, device)
     addrs = addresses.by_device(rtnl, link.ifindex)
-    return Reader(rtnl).device(link, addrs, leases_of([link]))
+    return Reader(rtnl, [link], addrs).device(link, leases_of([link]))
 
 
 def read_all(rtnl: Rtnl) -> list[Device]:
@@ -128,10 +213,9 @@ def read_all(rtnl: Rtnl) -> list[Device]:
     found = links.dump(rtnl, kind=uapi.KIND)
     if not found:
         return []
-    reader = Reader(rtnl, found)
-    addrs = addresses.by_device(rtnl)
+    reader = Reader(rtnl, found, addresses.by_device(rtnl))
     leases = leases_of(found)
-    return [reader.device(link, addrs, leases) for link in found]
+    return [reader.device(link, leases) for link in found]
 
 
 def netkit_link(rtnl: Rtnl, device: int | str) -> links.Link:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import errno
 import itertools
 import re
+import secrets
 import socket
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
-from netbpf.errors import KernelError, NotFoundError, NotSupportedError
+from netbpf.errors import KernelError, NetbpfError, NotFoundError, NotSupportedError
+from netbpf.netkit import marks
 from netbpf.netkit.model import Settings
 from netbpf.netkit.reading import MODES, POLICIES, SCRUBS
 from netbpf.netlink import links
 from netbpf.netlink import netkit as uapi
 from netbpf.netlink.refusals import NEEDS_NET_ADMIN, Meaning, explained
 from netbpf.netlink.rtnl import Refusal, Rtnl
+from netbpf.netns import entered
 
 _NUMBER_OF: dict[str | int, int] = {
     word: number for table in (MODES, POLICIES, SCRUBS) for number, word in table.items()
@@ -34,7 +39,7 @@ _UNKNOWN_KIND = "Unknown device type"
 """The extack of rtnl_newlink (net/core/rtnetlink.c) for a kind the kernel does not have."""
 
 _NUMBERED = re.compile(r"nk[0-9]+")
-_NAME_TRIES = 10
+_NAME_TRIES = 20
 
 _ADD_MEANINGS = {
     errno.EOPNOTSUPP: Meaning(
@@ -51,67 +56,111 @@ _ADD_MEANINGS = {
 }
 
 
-def create(rtnl: Rtnl, peer_rtnl: Rtnl, settings: Settings) -> int:
-    """Ask for the device and return its ifindex; ``peer_rtnl`` stands where the other end goes.
+def create(rtnl: Rtnl, settings: Settings, mark: int | None) -> links.Made:
+    """Ask for one device in the namespace of ``rtnl`` and of the calling thread.
 
+    :param mark: the group that both ends get, in place of their own, until they are finished.
     :raises NotSupportedError: this kernel has no netkit, or no singles.
     :raises NetlinkError: the kernel refused.
     """
-    try:
-        return _ask(rtnl, settings)
-    except Refusal as error:
-        if error.errno == errno.EOPNOTSUPP and error.extack == _UNKNOWN_KIND:
-            raise NotSupportedError("netkit", since="6.7", config="CONFIG_NETKIT") from error
-        if error.errno == errno.EEXIST and settings.single and not _is_here(settings.name):
-            # A kernel that knows no singles makes a pair, and calls its other end nkN: this one.
-            feature, since = _SINCE["IFLA_NETKIT_PAIRING"]
-            raise NotSupportedError(feature, since=since) from error
-        meanings = dict(_ADD_MEANINGS)
-        if error.errno == errno.EEXIST:
-            meanings[errno.EEXIST] = _who_has_the_name(rtnl, peer_rtnl, settings)
-        raise explained(f"add {settings.name}", error, meanings) from error
-
-
-def _ask(rtnl: Rtnl, settings: Settings) -> int:
-    for _ in range(_NAME_TRIES):
-        peer = settings.peer or _free_name(settings)
+    for turn in range(_NAME_TRIES):
+        peer = settings.peer or _free_name(settings, turn)
         try:
-            return links.add(
-                rtnl,
-                settings.name,
-                uapi.KIND,
-                data=_data(replace(settings, peer=peer)),
-                attributes=given(
-                    IFLA_NUM_RX_QUEUES=settings.rx_queues,
-                    IFLA_MTU=settings.mtu,
-                    IFLA_ADDRESS=settings.mac,
-                ),
-            )
+            return links.create(rtnl, body(replace(settings, peer=peer), mark))
         except Refusal as error:
-            if error.errno != errno.EEXIST or peer == settings.peer or _is_here(settings.name):
-                raise
-            # Somebody took the free name meanwhile: look again.
-            last = error
-    raise last
+            if error.errno == errno.EEXIST:
+                if _leftover_removed(rtnl, settings.name):
+                    continue
+                if peer != settings.peer and not _is_here(settings.name):
+                    # Somebody took the free name meanwhile: look again.
+                    last = error
+                    continue
+            raise refused(rtnl, settings, error) from error
+    raise refused(rtnl, settings, last) from last
 
 
-def _free_name(settings: Settings) -> str | None:
+def refused(rtnl: Rtnl, settings: Settings, error: Refusal) -> NetbpfError:
+    """What to raise for the kernel's ``error`` to a new device."""
+    if error.errno == errno.EOPNOTSUPP and error.extack == _UNKNOWN_KIND:
+        return NotSupportedError("netkit", since="6.7", config="CONFIG_NETKIT")
+    if error.errno == errno.EEXIST and settings.single and not _is_here(settings.name):
+        # A kernel that knows no singles makes a pair, and calls its other end nkN: this one.
+        feature, since = _SINCE["IFLA_NETKIT_PAIRING"]
+        return NotSupportedError(feature, since=since)
+    meanings = dict(_ADD_MEANINGS)
+    if error.errno == errno.EEXIST:
+        meanings[errno.EEXIST] = _who_has_the_name(rtnl, settings)
+    return explained(f"add {settings.name}", error, meanings)
+
+
+def body(settings: Settings, mark: int | None = None) -> bytes:
+    """The message that makes a device; what it cannot hold is left for later messages."""
+    return links.new_body(
+        settings.name,
+        uapi.KIND,
+        data=_data(settings, mark),
+        attributes=given(
+            IFLA_NUM_RX_QUEUES=settings.rx_queues,
+            IFLA_MTU=settings.mtu,
+            IFLA_ADDRESS=settings.mac,
+            IFLA_GROUP=settings.group if mark is None else mark,
+        ),
+        up=settings.up and mark is None,
+    )
+
+
+def _leftover_removed(rtnl: Rtnl, name: str) -> bool:
+    """Delete the device ``name`` if a netbpf was killed while it made or deleted it."""
+    try:
+        link = links.get(rtnl, name)
+    except (NotFoundError, KernelError):
+        return False
+    doing = marks.meaning(link.group)
+    if link.kind != uapi.KIND or doing is None or (doing == "add" and marks.is_held(link.group)):
+        return False
+    try:
+        links.delete(rtnl, link.ifindex)
+    except Refusal as error:
+        return error.errno == errno.ENODEV
+    return True
+
+
+def _free_name(settings: Settings, turn: int) -> str | None:
     """A name for the peer where the kernel's own choice could not work, else None.
 
     The kernel registers the peer first and calls it by the first free nkN: without this, a pair
     whose other end is to be that very nkN could not be made.
+
+    :param turn: how often the name was gone when it was asked for: then not all who look take the
+        first.
     """
-    if settings.single or settings.peer_netns is not None or not _NUMBERED.fullmatch(settings.name):
+    if not takes_free_name(settings):
         return None
-    taken = {name for _, name in socket.if_nameindex()} | {settings.name}
-    return next(name for name in map("nk{}".format, itertools.count()) if name not in taken)
+    free = free_names({settings.name})
+    return next(itertools.islice(free, secrets.randbelow(4 * turn) if turn else 0, None))
+
+
+def takes_free_name(settings: Settings) -> bool:
+    """Whether the peer has no name, and the kernel's own choice could not work."""
+    return not (
+        settings.single
+        or settings.peer is not None
+        or settings.peer_netns is not None
+        or _NUMBERED.fullmatch(settings.name) is None
+    )
+
+
+def free_names(but: Collection[str]) -> Iterator[str]:
+    """The names nk0, nk1 … that no device of this thread's namespace has, nor is in ``but``."""
+    taken = {name for _, name in socket.if_nameindex()}
+    return (name for name in map("nk{}".format, itertools.count()) if name not in taken | set(but))
 
 
 def _is_here(name: str) -> bool:
     return any(name == other for _, other in socket.if_nameindex())
 
 
-def _data(settings: Settings) -> list[tuple[str, Any]]:
+def _data(settings: Settings, mark: int | None = None) -> list[tuple[str, Any]]:
     data = given(
         IFLA_NETKIT_MODE=settings.mode,
         IFLA_NETKIT_HEADROOM=settings.headroom,
@@ -125,8 +174,9 @@ def _data(settings: Settings) -> list[tuple[str, Any]]:
         IFLA_IFNAME=settings.peer,
         IFLA_NET_NS_FD=None if other is None else other.fileno(),
         IFLA_NUM_RX_QUEUES=settings.peer_rx_queues,
-        IFLA_MTU=settings.mtu,
+        IFLA_MTU=settings.mtu if settings.peer_mtu is None else settings.peer_mtu,
         IFLA_ADDRESS=settings.peer_mac,
+        IFLA_GROUP=settings.peer_group if mark is None else mark,
     )
     return [
         *data,
@@ -166,18 +216,34 @@ def check_taken(link: links.Link, settings: Settings) -> None:
             raise NotSupportedError(feature, since=since)
 
 
-def _who_has_the_name(rtnl: Rtnl, peer_rtnl: Rtnl, settings: Settings) -> Meaning:
+@contextmanager
+def at_peer(rtnl: Rtnl, settings: Settings) -> Iterator[Rtnl]:
+    """A socket of the namespace in which the other end is: ``rtnl``, if that is the same."""
+    if settings.peer_netns is None:
+        yield rtnl
+        return
+    with entered(settings.peer_netns):
+        opened = Rtnl()
+    with opened:
+        yield opened
+
+
+def _who_has_the_name(rtnl: Rtnl, settings: Settings) -> Meaning:
     """Which of the two names is taken: the kernel does not say."""
-    other = "here" if settings.peer_netns is None else f"in {settings.peer_netns}"
-    for ours, name, where in (
-        (rtnl, settings.name, "here"),
-        (peer_rtnl, settings.peer, other),
-    ):
-        if name is None:
-            continue
-        try:
-            links.get(ours, name)
-        except (NotFoundError, KernelError):
-            continue
-        return Meaning(f"there is a device {name} {where} already", "take another name")
+    with suppress(NotFoundError, KernelError):
+        return _taken_by(links.get(rtnl, settings.name), "here")
+    with suppress(NotFoundError, KernelError), at_peer(rtnl, settings) as there:
+        where = "here" if settings.peer_netns is None else f"in {settings.peer_netns}"
+        if settings.peer is not None:
+            return _taken_by(links.get(there, settings.peer), where)
     return Meaning("the name is taken", "take another name")
+
+
+def _taken_by(link: links.Link, where: str) -> Meaning:
+    if marks.meaning(link.group):
+        return Meaning(
+            f"there is an unfinished device {link.name} {where}",
+            "somebody makes or deletes it at this moment, or was killed at it: "
+            f"`netbpf netkit del {link.name}` removes it",
+        )
+    return Meaning(f"there is a device {link.name} {where} already", "take another name")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from netbpf.errors import NotFoundError
 from netbpf.netlink import netkit
@@ -31,6 +31,7 @@ RTM_DELLINK = 17
 RTM_GETLINK = 18
 
 IFF_UP = 0x1
+CREATE = NLM_F_CREATE | NLM_F_EXCL | NLM_F_ECHO
 _RTEXT_FILTER_SKIP_STATS = 1 << 3
 
 _IFINFO = struct.Struct("=BxHiII")
@@ -100,6 +101,15 @@ class Link:
     """A netkit device's own attributes, by their UAPI names; empty for other kinds."""
 
 
+class Made(NamedTuple):
+    """A new device, as the kernel's answer to the message that made it tells."""
+
+    name: str
+    ifindex: int
+    peer_ifindex: int | None
+    """The other end of a pair; None: there is none, or it went already."""
+
+
 def dump(rtnl: Rtnl, *, kind: str | None = None, nsid: int | None = None) -> list[Link]:
     """All devices of the socket's namespace, or those of one ``kind``, by ifindex.
 
@@ -153,9 +163,8 @@ def add(
     :raises Refusal: the kernel refused; for the caller to explain.
     """
     body = new_body(name, kind, data=data, attributes=attributes)
-    answers = rtnl.request(RTM_NEWLINK, body, NLM_F_CREATE | NLM_F_EXCL | NLM_F_ECHO)
-    for answer in answers:
-        return ends_in(answer)[0]
+    for answer in rtnl.request(RTM_NEWLINK, body, CREATE):
+        return made_in(answer).ifindex
     # Before Linux 6.2 rtnetlink does not echo.
     if name is None:
         raise OSError(errno.EOPNOTSUPP, "this kernel does not tell what it called the new device")
@@ -180,10 +189,35 @@ def new_body(
     )
 
 
-def ends_in(answer: bytes) -> tuple[int, int | None]:
-    """The ifindex of the device that an RTM_NEWLINK is about, and that of its other end."""
-    ifindex: int = _IFINFO.unpack_from(answer)[2]
-    return ifindex, number_in(unpack(answer, _IFINFO.size).get(_LINK)) or None
+def create(rtnl: Rtnl, body: bytes) -> Made:
+    """Make a device as ``body`` (`new_body`) says.
+
+    :raises Refusal: the kernel refused; for the caller to explain.
+
+    Since Linux 6.2, which tells what it made.
+    """
+    return made_in(rtnl.request(RTM_NEWLINK, body, CREATE)[0])
+
+
+def create_many(rtnl: Rtnl, bodies: Sequence[bytes]) -> list[Made | Refusal]:
+    """Make devices, at most a dozen at once; what each became, or why it was refused.
+
+    Since Linux 6.2, as `create`.
+    """
+    return [
+        outcome if isinstance(outcome, Refusal) else made_in(outcome[0])
+        for outcome in rtnl.batch(RTM_NEWLINK, bodies, CREATE)
+    ]
+
+
+def made_in(answer: bytes) -> Made:
+    """The new device that an RTM_NEWLINK of the kernel is about."""
+    found = unpack(answer, _IFINFO.size)
+    return Made(
+        name=text_in(found[_IFNAME]),
+        ifindex=_IFINFO.unpack_from(answer)[2],
+        peer_ifindex=number_in(found.get(_LINK)) or None,
+    )
 
 
 def change(

@@ -16,7 +16,12 @@ from tests.netns_fixtures.packets import ping
 
 DEVICE_KEYS = {
     *("name", "ifindex", "netns", "pairing", "primary", "mode", "policy", "scrub", "headroom"),
-    *("tailroom", "rx_queues", "mtu", "mac", "up", "addrs", "peer", "leases"),
+    *("tailroom", "rx_queues", "mtu", "mac", "up", "state", "group", "alias", "unfinished"),
+    *("addrs", "peer", "leases"),
+}
+PEER_KEYS = {
+    *("name", "ifindex", "netns", "policy", "scrub", "rx_queues", "mtu", "mac", "up", "state"),
+    *("group", "alias", "addrs"),
 }
 
 
@@ -38,7 +43,7 @@ def test_a_pair_between_two_namespaces_carries_packets(two_ns: tuple[NetNS, NetN
         *("--addr", "10.9.0.1/24", "--peer-addr", "10.9.0.2/24", "--mtu", 1400),
     )
     assert set(made) == DEVICE_KEYS
-    assert set(made["peer"]) == {"name", "ifindex", "netns", "policy", "scrub"}
+    assert set(made["peer"]) == PEER_KEYS
     assert (made["name"], made["pairing"], made["mode"]) == ("nk0", "pair", "l3")
     assert (made["primary"], made["up"], made["mac"]) == (True, True, None)
     assert made["addrs"] == ["10.9.0.1/24"]
@@ -146,7 +151,7 @@ def test_programs_go_by_way_of_the_primary(ns: NetNS) -> None:
     for name, status, code, words in (
         ("nk0p", 1, "refused", "by way of the primary"),
         ("nk1", 1, "operation_not_supported", "single netkit device"),
-        ("lo", 1, "kernel_error", "not a netkit device"),
+        ("lo", 1, "wrong_device", "not a netkit device"),
         ("nope", 1, "not_found", "no device nope"),
     ):
         for verb, rest in (("attach", ["primary", "builtin:pass"]), ("chain", ["peer"])):

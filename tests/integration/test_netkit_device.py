@@ -108,9 +108,11 @@ class TestPair:
             document = device.get(primary.name).as_json()
         assert " ".join(document) == (
             "name ifindex netns pairing primary mode policy scrub headroom tailroom rx_queues "
-            "mtu mac up addrs peer leases"
+            "mtu mac up state group alias unfinished addrs peer leases"
         )
-        assert " ".join(document["peer"]) == "name ifindex netns policy scrub"
+        assert " ".join(document["peer"]) == (
+            "name ifindex netns policy scrub rx_queues mtu mac up state group alias addrs"
+        )
         json.dumps(document)
 
     def test_the_peer_sees_the_primary(self, netkit):
@@ -391,7 +393,7 @@ class TestNothingHalfMade:
         monkeypatch.setattr(
             request,
             "_data",
-            lambda wanted: [pair for pair in whole(wanted) if pair[0] != attribute],
+            lambda *wanted: [pair for pair in whole(*wanted) if pair[0] != attribute],
         )
         with netns.entered(ns), pytest.raises(NotSupportedError) as caught:
             device.add("nk0", **settings)
@@ -413,7 +415,10 @@ class TestDelete:
         with netns.entered(ns):
             made = device.add("nk0", peer="nk1")
             device.add("nk2", peer="nk3")
+            device.add("kept", peer="kept2", group=7)
             assert device.delete("nk0", made.peer.ifindex, "nk2", "nk2") == ["nk0", "nk1", "nk2"]
+            assert device.get("kept").group == 7
+            device.delete("kept")
         assert names(ns) == ["lo"]
 
     def test_nothing_is_deleted_when_one_is_no_netkit(self, ns):

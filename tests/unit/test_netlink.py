@@ -204,9 +204,9 @@ def test_a_batch_sorts_the_answers(asking):
     for datagrams in ((stale + one + two + three,), (one, stale, two, three)):
         fake = asking(*datagrams)
         first, second, third = fake.batch(16, [b"", b"", b""], rtnl.NLM_F_ECHO)
-        assert isinstance(first, list) and links.ends_in(first[0]) == (1, None)
+        assert isinstance(first, list) and links.made_in(first[0]) == ("a", 1, None)
         assert isinstance(second, Refusal) and second.extack == "taken"
-        assert isinstance(third, list) and links.ends_in(third[0]) == (3, None)
+        assert isinstance(third, list) and links.made_in(third[0]) == ("c", 3, None)
         flags = [struct.unpack_from("=H", fake._socket.sent[0], 6 + 16 * n)[0] for n in range(3)]
         assert flags == [rtnl.NLM_F_REQUEST | rtnl.NLM_F_ECHO] * 2 + [
             rtnl.NLM_F_REQUEST | rtnl.NLM_F_ECHO | rtnl.NLM_F_ACK
