@@ -31,6 +31,8 @@ CODES: dict[int, str] = {
     _errno.EBUSY: "busy",
     _errno.EAGAIN: "try_again",
     _errno.ENODEV: "no_such_device",
+    _errno.ENXIO: "wrong_device",
+    _errno.EROFS: "read_only",
     _errno.ENOENT: "not_found",
     _errno.ENOLINK: "defunct_link",
     _errno.ERANGE: "out_of_range",

@@ -41,19 +41,14 @@ class Entry:
 class Chain:
     """The programs at a hook in the order in which they run.
 
-    ``revision`` is what the kernel said with them; for an empty netkit side it cannot be relied on
-    (drivers/net/netkit.c: netkit_entry_fetch), see ``guard``.
+    ``revision`` is 0, which expects nothing, for an empty netkit side: the kernel says 1 then, and
+    checks another one (drivers/net/netkit.c: netkit_entry_fetch).
     """
 
     ifindex: int
     hook: str
     revision: int
     entries: tuple[Entry, ...]
-
-    @property
-    def guard(self) -> int:
-        """The revision to expect in a change; 0 (do not check) where the chain is empty."""
-        return self.revision if self.entries else 0
 
     def find(self, target: Target) -> Entry:
         """The entry that ``target`` names.
@@ -87,6 +82,8 @@ class Chain:
 def matcher(target: Target) -> Callable[[Entry], bool]:
     """The test whether an entry is what ``target`` names."""
     ref = Ref.parse(target) if isinstance(target, str) else target
+    if not isinstance(ref, Program | Link | Ref):
+        raise TypeError(f"{target!r} names no entry: give a Program, a Link or a reference")
     if isinstance(ref, Program):
         return _has_program(ref.id)
     if isinstance(ref, Link):

@@ -38,6 +38,8 @@ def query(ifindex: int, hook: Hook) -> Chain:
 
     :raises OSError: the kernel's errno.
     """
+    if not 0 < ifindex < 2**31:
+        raise ValueError(f"an ifindex is a positive number below 2^31, not {ifindex}")
     room = _ROOM
     while True:
         progs, links = (ctypes.c_uint32 * room)(), (ctypes.c_uint32 * room)()
@@ -55,4 +57,5 @@ def query(ifindex: int, hook: Hook) -> Chain:
             Entry(position, progs[position], links[position] or None)
             for position in range(attr.count)
         )
-        return Chain(ifindex, hook.name, attr.revision, entries)
+        told = entries or hook.member != "netkit"
+        return Chain(ifindex, hook.name, attr.revision if told else 0, entries)

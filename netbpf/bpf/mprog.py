@@ -21,7 +21,7 @@ from netbpf.bpf.hook import Hook, query
 from netbpf.bpf.link import Link
 from netbpf.bpf.macros import BPF_F_REPLACE
 from netbpf.bpf.prog import Program
-from netbpf.errors import ConflictError, StaleRevisionError
+from netbpf.errors import ConflictError
 
 _TRIES = 8
 
@@ -88,6 +88,29 @@ class Hooks:
         except OSError as error:
             raise mprog_refusal.of_query(place, ifindex, error) from error
 
+    def expected(self, ifindex: int, hook: str, verb: str, revision: int | None) -> Chain:
+        """The chain, if it is at ``revision``; None and 0 take any.
+
+        :param verb: what was to be done, for the error: "attach to".
+        :raises StaleRevisionError: it is at another. Also raises what ``chain`` does.
+        """
+        chain = self.chain(ifindex, hook)
+        if revision not in (None, 0, chain.revision):
+            raise mprog_refusal.stale(self.hook(hook), ifindex, verb, revision, chain)
+        return chain
+
+    @staticmethod
+    def check_old(entry: Entry, old: Target | None) -> None:
+        """Whether ``entry`` is still what ``old`` names; None takes anything.
+
+        :raises ConflictError: it is something else.
+        """
+        if old is not None and not matcher(old)(entry):
+            raise ConflictError(
+                f"position {entry.position} is held by {entry}",
+                hint="look at the chain again, then decide",
+            )
+
     def attach(
         self,
         ifindex: int,
@@ -117,6 +140,7 @@ class Hooks:
         :raises NotSupportedError: the kernel has no such hook.
         """
         place, anchor = self.hook(hook), Anchor(before, after, replace, first, last)
+        _check(prog, expected_revision)
         if link and replace is not None:
             raise ValueError(
                 "the kernel lets no new link replace an entry (BPF_LINK_CREATE takes no "
@@ -127,7 +151,7 @@ class Hooks:
             chain = Chain(ifindex, hook, 0, ())
             if anchor.needs_chain:
                 chain = self.chain(ifindex, hook)
-            revision = chain.guard if expected_revision is None else expected_revision
+            revision = chain.revision if expected_revision is None else expected_revision
             landing = anchor.land(chain)
             if link:
                 return _create_link(
@@ -168,9 +192,10 @@ class Hooks:
         :raises StaleRevisionError, NotFoundError, AmbiguousError, BpfError: as for ``attach``.
         """
         place = self.hook(hook)
+        _check(None, expected_revision)
 
         def change() -> Entry:
-            chain = self._expected(place, ifindex, "detach from", expected_revision)
+            chain = self.expected(ifindex, hook, "detach from", expected_revision)
             entry = chain.find(target)
             if entry.link_id is not None:
                 with Link.from_id(entry.link_id) as owner:
@@ -206,15 +231,12 @@ class Hooks:
         :raises StaleRevisionError, NotFoundError, AmbiguousError, BpfError: as for ``attach``.
         """
         place = self.hook(hook)
+        _check(prog, expected_revision)
 
         def change() -> Entry:
-            chain = self._expected(place, ifindex, "update", expected_revision)
+            chain = self.expected(ifindex, hook, "update", expected_revision)
             entry = chain.find(target)
-            if old is not None and not matcher(old)(entry):
-                raise ConflictError(
-                    f"position {entry.position} is held by {entry}",
-                    hint="look at the chain again, then decide",
-                )
+            self.check_old(entry, old)
             with Program.from_id(entry.prog_id) as current:
                 if entry.link_id is not None:
                     with Link.from_id(entry.link_id) as owner:
@@ -234,17 +256,6 @@ class Hooks:
 
         entry = self._guarded(place, ifindex, change, "update", prog, expected_revision)
         return self._placed(ifindex, hook, prog, None, entry)
-
-    def _expected(self, place: Hook, ifindex: int, verb: str, revision: int | None) -> Chain:
-        """The chain now, if it is at ``revision``; None and 0 take any."""
-        chain = self.chain(ifindex, place.name)
-        if revision not in (None, 0, chain.revision):
-            raise StaleRevisionError(
-                mprog_refusal.operation(verb, place, ifindex),
-                expected=revision,
-                current=chain.revision,
-            )
-        return chain
 
     def _guarded(
         self,
@@ -285,6 +296,17 @@ class Hooks:
             link=link,
             old_prog_id=old.prog_id if old else None,
         )
+
+
+def _check(prog: object, revision: int | None) -> None:
+    """What ctypes would cut to size without a word.
+
+    :raises TypeError: ``prog`` is no loaded program. :raises ValueError: no kernel counts so far.
+    """
+    if prog is not None and not isinstance(prog, Program):
+        raise TypeError(f"{prog!r} is no Program: load it first")
+    if revision is not None and not 0 <= revision < 2**64:
+        raise ValueError(f"a revision lies between 0 and 2^64 - 1, {revision} does not")
 
 
 def _create_link(

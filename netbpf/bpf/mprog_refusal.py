@@ -71,9 +71,21 @@ def of_change(
             return of_query(hook, ifindex, unreadable)
         chain = Chain(ifindex, hook.name, 0, ())
     if number == errno.ESTALE:
-        return StaleRevisionError(what, expected=expected, current=chain.revision or None)
+        return stale(hook, ifindex, verb, expected, chain)
     reason, hint, code = _condition(hook, number, chain, prog)
     return BpfError(what, number, reason, hint=hint, code=code)
+
+
+def stale(
+    hook: Hook, ifindex: int, verb: str, expected: int | None, chain: Chain
+) -> StaleRevisionError:
+    """The chain is not at the revision that was expected."""
+    error = StaleRevisionError(
+        operation(verb, hook, ifindex), expected=expected, current=chain.revision or None
+    )
+    if not chain.entries and hook.member == "netkit":
+        error.hint = "the kernel tells no revision of an empty netkit side: expect 0 there"
+    return error
 
 
 def _of_device(hook: Hook, ifindex: int, what: str, number: int) -> NetbpfError | None:

@@ -13,6 +13,8 @@ from netbpf.bpf.bpffs import FOLDER, MOUNT, BpfFs, is_bpffs, mounts
 from netbpf.bpf.fd import FD, kind_of
 from netbpf.errors import BpfError
 
+_NAME_MAX = 255
+
 
 def create(fd: int, path: str, kind: str) -> None:
     """Pin what ``fd`` refers to at ``path``, whose folder exists.
@@ -44,7 +46,19 @@ def check(path: str) -> str:
         raise _refused(operation, errno.EEXIST, path)
     if not is_bpffs(existing) or "." in path[len(existing) :]:
         raise _refused(operation, errno.EPERM, path)
+    if len(os.fsencode(os.path.basename(path))) > _NAME_MAX:
+        raise _refused(operation, errno.ENAMETOOLONG, path)
+    check_writable(existing)
     return path
+
+
+def check_writable(folder: str) -> None:
+    """Asked before something is attached that would have to be detached again.
+
+    :raises BpfError: the bpffs is mounted read-only.
+    """
+    if os.statvfs(folder).f_flag & os.ST_RDONLY:
+        raise BpfError(f"pin in {folder}", errno.EROFS, "this bpffs is mounted read-only")
 
 
 def _refused(operation: str, number: int, path: str) -> BpfError:

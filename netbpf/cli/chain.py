@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from netbpf.cli import references
-from netbpf.cli.output import Document, emit, note, say, table
+from netbpf.cli.chain_view import pins_of
+from netbpf.cli.chain_view import show_chains as show_chains
+from netbpf.cli.output import Document, emit, say
 from netbpf.cli.settings import settings
-from netbpf.errors import NotFoundError
+from netbpf.errors import ConflictError, NotFoundError
 
 if TYPE_CHECKING:
+    from netbpf.bpf.anchor import Anchor
     from netbpf.bpf.chain import Chain
     from netbpf.bpf.mprog import Hooks, Placed
     from netbpf.bpf.prog import ProgramInfo
@@ -55,6 +57,7 @@ Expected = Annotated[
         "--expected-revision",
         metavar="N",
         min=0,
+        max=2**64 - 1,
         help="Refuse unless the chain is at this revision.",
     ),
 ]
@@ -126,7 +129,7 @@ def attach(
     keeper = Keeper.chosen(link, pin, hold, replacing=replace is not None)
     ifindex = ifindex_of(device)
     if settings.dry_run:
-        _would_attach(hooks, ifindex, hook, prog, variables or [], anchor)
+        _would_attach(hooks, ifindex, hook, prog, variables or [], anchor, expected_revision)
         return
     with references.program(prog, variables or [], hooks.hook(hook)) as program:
         keeper.prepare()
@@ -163,7 +166,7 @@ def detach(
     from netbpf.cli.keep import remove_pins
 
     hooks, ifindex = _hooks(ctx), ifindex_of(device)
-    chain = hooks.chain(ifindex, hook)
+    chain = hooks.expected(ifindex, hook, "detach from", expected_revision)
     entry, info = chain.find(ref), None
     if settings.dry_run:
         document = {"dry_run": True, **entry_document("detached", device, chain, entry.position)}
@@ -205,8 +208,9 @@ def update(
     """Exchange a program in its place, atomically: no packet goes unserved."""
     hooks, ifindex = _hooks(ctx), ifindex_of(device)
     if settings.dry_run:
-        chain = hooks.chain(ifindex, hook)
+        chain = hooks.expected(ifindex, hook, "update", expected_revision)
         entry = chain.find(ref)
+        hooks.check_old(entry, old)
         references.check(prog, variables or [], hooks.hook(hook))
         document = {"dry_run": True, **entry_document("updated", device, chain, entry.position)}
         emit(document, lambda: say(f"would put {prog} in the place of {entry}"))
@@ -216,7 +220,7 @@ def update(
         placed = hooks.update(
             ifindex, hook, ref, program, old=old, expected_revision=expected_revision
         )
-        pins = _pins([placed.link_id] if placed.link_id else [])
+        pins = pins_of([placed.link_id] if placed.link_id else [])
         document = placed_document("updated", device, placed, info, pins.get(placed.link_id or 0))
         document["updated"]["old_prog"] = {"id": placed.old_prog_id}
         emit(
@@ -226,6 +230,75 @@ def update(
                 f"place of id:{placed.old_prog_id}, revision {placed.revision}"
             ),
         )
+
+
+def move(
+    ctx: typer.Context,
+    device: Device,
+    hook: HookName,
+    ref: RefArgument,
+    before: Annotated[
+        str | None, typer.Option(metavar="REF", help="Directly before this one.")
+    ] = None,
+    after: Annotated[
+        str | None, typer.Option(metavar="REF", help="Directly after this one.")
+    ] = None,
+    first: Annotated[bool, typer.Option("--first", help="To the start.")] = False,
+    last: Annotated[bool, typer.Option("--last", help="To the end.")] = False,
+    expected_revision: Expected = None,
+) -> None:
+    """Move a program to another place in its chain.
+
+    The kernel has no move: the program is taken out and put in again, and does not run for some
+    10 to 30 ms in between. A link that somebody else holds is not moved.
+    """
+    from netbpf.bpf import move as moving
+    from netbpf.bpf.anchor import Anchor
+    from netbpf.bpf.ref import Ref
+
+    anchor = Anchor(before, after, None, first, last)
+    if anchor == Anchor():
+        raise ValueError("where to? one of --before, --after, --first and --last is needed")
+    hooks, ifindex = _hooks(ctx), ifindex_of(device)
+    chain = hooks.chain(ifindex, hook)
+    entry = chain.find(ref)
+    info = entry.program()
+    if settings.dry_run:
+        position = moving.landing(chain, entry, anchor)
+        document = {"dry_run": True, **entry_document("moved", device, chain, position)}
+        emit(document, lambda: say(f"would move {entry} from {entry.position} to {position}"))
+        return
+    named = Ref.parse(ref)
+    moved = moving.move(
+        hooks,
+        ifindex,
+        hook,
+        ref,
+        anchor,
+        named_pin=named.value if named.kind == "pin" else None,
+        expected_revision=expected_revision,
+    )
+    placed = moved.placed
+    document = {
+        "moved": {
+            "device": device,
+            "ifindex": ifindex,
+            "hook": hook,
+            "position": placed.position,
+            "old_position": moved.old_position,
+            "revision": placed.revision,
+            "prog": {"id": placed.prog_id, "name": info.name if info else None},
+            "link": {"id": placed.link_id, "pins": list(moved.pins)} if placed.link_id else None,
+        }
+    }
+    emit(
+        document,
+        lambda: say(
+            f"{device} {hook}: {entry.prog_id and (info.name if info else '')} "
+            f"(id:{placed.prog_id}) from position {moved.old_position} to {placed.position}, "
+            f"revision {placed.revision}"
+        ),
+    )
 
 
 def placed_document(
@@ -262,87 +335,24 @@ def entry_document(word: str, device: str, chain: Chain, position: int) -> Docum
     }
 
 
-def show_chains(chains: Iterable[tuple[str | None, str, Chain]], *, empty: bool = False) -> None:
-    """Print chains, each with its namespace and device; the empty ones only where ``empty``."""
-    listed = [item for item in chains if empty or item[2].entries]
-    links = [e.link_id for _, _, chain in listed for e in chain.entries if e.link_id]
-    pins, owners = _pins(links), _owners(links)
-    documents = []
-    for netns, device, chain in listed:
-        entries = []
-        for entry in chain.entries:
-            info = entry.program()
-            entries.append(
-                {
-                    "position": entry.position,
-                    "prog": {
-                        "id": entry.prog_id,
-                        "name": info.name if info else None,
-                        "tag": info.tag if info else None,
-                        "type": info.type_name if info else None,
-                    },
-                    "link": {
-                        "id": entry.link_id,
-                        "pins": pins[entry.link_id],
-                        "owners": [
-                            {"pid": owner.pid, "comm": owner.comm}
-                            for owner in owners[entry.link_id]
-                        ],
-                    }
-                    if entry.link_id
-                    else None,
-                }
-            )
-        documents.append(
-            {
-                "netns": netns,
-                "device": device,
-                "ifindex": chain.ifindex,
-                "hook": chain.hook,
-                "revision": chain.revision,
-                "entries": entries,
-            }
-        )
-    emit({"chains": documents}, lambda: _chain_table(documents))
-
-
-def _chain_table(documents: list[Document]) -> None:
-    if not documents:
-        note("no programs are attached here")
-        return
-    rows: list[list[object]] = []
-    for chain in documents:
-        place = f"{chain['netns']}:{chain['device']}" if chain["netns"] else chain["device"]
-        head: list[object] = [place, chain["hook"], chain["revision"]]
-        if not chain["entries"]:
-            rows.append([*head, "-", "(empty)", "", "", "", ""])
-        for entry in chain["entries"]:
-            prog, link = entry["prog"], entry["link"]
-            holders = [f"{o['comm']}[{o['pid']}]" for o in link["owners"]] if link else []
-            rows.append(
-                [
-                    *head,
-                    entry["position"],
-                    prog["name"],
-                    prog["id"],
-                    prog["tag"],
-                    link and link["id"],
-                    ("\n".join([*link["pins"], *holders]) or "-") if link else "-",
-                ]
-            )
-            head = ["", "", ""]
-    table(["DEVICE", "HOOK", "REV", "POS", "PROG", "ID", "TAG", "LINK", "PINS, OWNERS"], rows)
-
-
 def _would_attach(
-    hooks: Hooks, ifindex: int, hook: str, prog: str, variables: list[str], anchor: object
+    hooks: Hooks,
+    ifindex: int,
+    hook: str,
+    prog: str,
+    variables: list[str],
+    anchor: Anchor,
+    expected_revision: int | None,
 ) -> None:
-    from netbpf.bpf.anchor import Anchor
-
-    assert isinstance(anchor, Anchor)
     name = references.check(prog, variables, hooks.hook(hook))
-    chain = hooks.chain(ifindex, hook)
+    chain = hooks.expected(ifindex, hook, "attach to", expected_revision)
     landing = anchor.land(chain)
+    if landing.replaced is not None and landing.replaced.link_id is not None:
+        raise ConflictError(
+            f"position {landing.position} is link:{landing.replaced.link_id}'s, and only the link "
+            "may change it",
+            hint="update it instead",
+        )
     device = socket.if_indextoname(ifindex)
     document: Document = {
         "dry_run": True,
@@ -370,19 +380,3 @@ def _say_attached(device: str, placed: Placed, info: ProgramInfo, pins: list[str
     )
     for path in pins:
         say(f"pinned at {path}")
-
-
-def _pins(links: list[int]) -> dict[int, list[str]]:
-    if not links:
-        return {}
-    from netbpf.bpf.pin import link_pins
-
-    return link_pins(links)
-
-
-def _owners(links: list[int]) -> dict[int, list[Any]]:
-    if not links:
-        return {}
-    from netbpf.bpf.owners import link_owners
-
-    return link_owners(links)

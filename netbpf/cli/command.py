@@ -8,14 +8,16 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
+from netbpf.cli.interrupts import uninterrupted
 from netbpf.cli.settings import settings
 
 _PANEL = "Everywhere"
 
 
 def _store(ctx: typer.Context, param: Any, value: Any) -> Any:
-    # An option may stand before the noun and after the verb: whichever says something counts.
-    if value:
+    # An option may stand before the noun and after the verb: whichever says something counts. An
+    # empty namespace is said too: a script's variable that is not set must not mean "here".
+    if value or value == "":
         setattr(settings, param.name, value)
     return value
 
@@ -32,7 +34,8 @@ def _option(*names: str, help: str, **more: Any) -> TyperOption:
     )
 
 
-def _netns_names(incomplete: str) -> list[str]:
+def netns_names(incomplete: str) -> list[str]:
+    """The names of namespaces that begin so, for completion."""
     from netbpf import netns
 
     return [name for name in netns.list_names() if name.startswith(incomplete)]
@@ -48,7 +51,7 @@ def global_options() -> list[TyperOption]:
             "--netns",
             type=str,
             metavar="NS",
-            autocompletion=_netns_names,
+            autocompletion=netns_names,
             help="Act in network namespace NS: a name, a path, or pid:N.",
         ),
         _option("verbose", "-v", "--verbose", is_flag=True, help="More words on stderr."),
@@ -89,9 +92,16 @@ class Command(TyperCommand):
 
 
 class ChangingCommand(Command):
-    """A command that changes something: it takes --dry-run."""
+    """A command that changes something: it takes --dry-run, and is not interrupted half-way."""
 
     changes = True
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command to its end, which is moments away: Ctrl-C and SIGTERM come too late."""
+        if settings.dry_run:
+            return super().invoke(ctx)
+        with uninterrupted():
+            return super().invoke(ctx)
 
 
 class Group(TyperGroup):

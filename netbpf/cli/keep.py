@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Literal
 from netbpf.bpf import pin as pins
 from netbpf.bpf.bpffs import MOUNT, BpfFs, is_bpffs, lasting
 from netbpf.bpf.link import Link
+from netbpf.cli import interrupts
 from netbpf.cli.output import note
 
 
@@ -29,6 +29,8 @@ class Keeper:
 
         :raises ValueError: they contradict each other.
         """
+        if pin == "":
+            raise ValueError("--pin is followed by a path, this one is empty")
         if pin is not None and hold:
             raise ValueError("--pin and --hold contradict each other: a held link has no pin")
         if link is False and (pin is not None or hold):
@@ -62,6 +64,8 @@ class Keeper:
                 if self.fs.path != MOUNT:
                     path = self.fs.path + path.removeprefix(MOUNT)
             self.path = pins.check(path)
+        if self.how == "own" and self.fs is not None:
+            pins.check_writable(self.fs.path)
         if self.fs is not None and self.fs.mounted:
             note(f"mounted a bpffs on {MOUNT}")
         if self.fs is not None and self.fs.holder is not None:
@@ -102,13 +106,8 @@ class Keeper:
         if self.how != "hold":
             return
         note("holding the link; Ctrl-C releases it")
-        # A shell starts what runs in the background with SIGINT ignored.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        try:
-            while True:
-                signal.pause()
-        except KeyboardInterrupt:
-            note("released")
+        interrupts.wait()
+        note("released")
 
 
 def remove_pins(link_id: int, ref: str) -> list[str]:

@@ -9,7 +9,7 @@ import typer
 
 from netbpf.cli.command import ChangingCommand, Command, Group
 from netbpf.cli.namespaces import each_namespace
-from netbpf.cli.output import Document, emit, note, say, table
+from netbpf.cli.output import Document, emit, lines, note, say, table
 from netbpf.cli.settings import settings
 
 if TYPE_CHECKING:
@@ -170,8 +170,7 @@ def _table(documents: list[Document]) -> None:
                 ":".join(filter(None, (each["netns"], each["device"]))) or each["ifindex"] or None,
                 each["hook"],
                 "defunct" if each["defunct"] else "attached",
-                "\n".join([*each["pins"], *(f"{o['comm']}[{o['pid']}]" for o in each["owners"])])
-                or None,
+                lines([*each["pins"], *(f"{o['comm']}[{o['pid']}]" for o in each["owners"])]),
             ]
             for each in documents
         ],

@@ -69,7 +69,6 @@ def main(argv: list[str] | None = None) -> int:
         result = typer.main.get_command(app).main(
             args=list(arguments), prog_name="netbpf", standalone_mode=False
         )
-        sys.stdout.flush()
         if result == exit_status.INTERRUPTED:
             # Typer has made a status of the KeyboardInterrupt.
             raise KeyboardInterrupt
@@ -127,8 +126,14 @@ def _report(
             "extack": getattr(error, "extack", None),
         }
     }
-    emit(document, lambda: None)
-    if not settings.json:
+    in_json = settings.json and not settings.told
+    try:
+        if in_json:
+            emit(document, lambda: None)
+    except (NetbpfError, BrokenPipeError):
+        # Standard output is lost; standard error may not be.
+        in_json = False
+    if not in_json:
         print(clean(f"netbpf: {words}" + (f": {hint}" if hint else "")), file=sys.stderr)
     if isinstance(error, VerifierError) and settings.verbose:
         print(clean(error.log), file=sys.stderr)

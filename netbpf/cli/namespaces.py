@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 
+from netbpf.cli.output import note
 from netbpf.cli.settings import settings
 
 
@@ -16,17 +18,20 @@ def each_namespace(everywhere: bool) -> Iterator[str | None]:
         yield settings.netns
         return
     from netbpf import netns
-    from netbpf.errors import NotFoundError
+    from netbpf.errors import KernelError, NotFoundError
 
     with netns.NetNS.current() as home:
         for found in netns.scan():
             if found.inode == home.inode:
                 yield settings.netns
                 continue
-            try:
-                place = found.open()
-            except NotFoundError:
-                # It went while we looked around.
-                continue
-            with place, netns.entered(place):
+            with ExitStack() as stack:
+                try:
+                    stack.enter_context(netns.entered(stack.enter_context(found.open())))
+                except NotFoundError:
+                    # It went while we looked around.
+                    continue
+                except KernelError as error:
+                    note(f"left out {found.reference}: {error}")
+                    continue
                 yield found.reference

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from netbpf.cli.command import ChangingCommand, Command, Group
-from netbpf.cli.output import emit, say, table
+from netbpf.cli.command import ChangingCommand, Command, Group, netns_names
+from netbpf.cli.output import emit, note, say, table
 from netbpf.cli.settings import settings
 
 if TYPE_CHECKING:
@@ -19,14 +19,8 @@ app = typer.Typer(
 )
 
 
-def _names(incomplete: str) -> list[str]:
-    from netbpf import netns
-
-    return [name for name in netns.list_names() if name.startswith(incomplete)]
-
-
 Names = Annotated[
-    list[str], typer.Argument(metavar="NAME...", help="The names.", autocompletion=_names)
+    list[str], typer.Argument(metavar="NAME...", help="The names.", autocompletion=netns_names)
 ]
 
 
@@ -36,9 +30,10 @@ def add(names: Names) -> None:
     from netbpf import netns
 
     for name in names:
-        netns.check_name(name)
+        netns.check_new(name)
     if settings.dry_run:
-        emit({"dry_run": True, "added": []}, lambda: say(f"would add {', '.join(names)}"))
+        would = [{"name": name, "inode": None} for name in names]
+        emit({"dry_run": True, "added": would}, lambda: say(f"would add {', '.join(names)}"))
         return
     added: list[dict[str, Any]] = []
     try:
@@ -98,7 +93,8 @@ def show() -> None:
 )
 def run(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="A name, a path or pid:N.", autocompletion=_names)
+        str,
+        typer.Argument(metavar="NAME", help="A name, a path or pid:N.", autocompletion=netns_names),
     ],
     command: Annotated[list[str], typer.Argument(metavar="-- CMD...", help="What to run.")],
 ) -> None:
@@ -114,15 +110,17 @@ def run(
 def _document(found: Namespace) -> dict[str, Any] | None:
     """The namespace as cli.md has it; None when it has gone meanwhile."""
     from netbpf import netns
-    from netbpf.errors import NotFoundError
+    from netbpf.errors import KernelError, NotFoundError
 
+    devices, nsid = [], None
     try:
-        place = found.open()
+        with found.open() as place:
+            devices = netns.run_in(place, lambda: [name for _, name in socket.if_nameindex()])
+            nsid = _nsid(place)
     except NotFoundError:
         return None
-    with place:
-        devices = netns.run_in(place, lambda: [name for _, name in socket.if_nameindex()])
-        nsid = _nsid(place)
+    except KernelError as error:
+        note(f"nothing more of {found.reference}: {error}")
     return {
         "name": found.name,
         "inode": found.inode,

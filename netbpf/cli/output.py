@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from netbpf.cli.settings import settings
+from netbpf.errors import NetbpfError
 
 SCHEMA_VERSION = 1
 
@@ -14,15 +16,28 @@ Document = dict[str, Any]
 
 
 def emit(document: Document, render: Callable[[], None]) -> None:
-    """Print ``document`` as JSON where that was asked for, else let ``render`` speak."""
-    if settings.json:
-        import json
+    """Print ``document`` as JSON where that was asked for, else let ``render`` speak.
 
-        whole = {"schema_version": SCHEMA_VERSION, **document}
-        print(json.dumps(whole, default=lambda data: bytes(data).hex()))
-    else:
-        render()
-    sys.stdout.flush()
+    :raises NetbpfError: it could not be written; what the command did is done all the same.
+    """
+    try:
+        if settings.json:
+            import json
+
+            whole = {"schema_version": SCHEMA_VERSION, **document}
+            print(json.dumps(whole, default=lambda data: bytes(data).hex()))
+        else:
+            render()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise NetbpfError(
+            f"the output could not be written: {error.strerror}",
+            code="output",
+            hint="what was asked for is done",
+        ) from error
+    settings.told = True
 
 
 def say(text: str) -> None:
@@ -41,7 +56,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    grid = Table(box=None, pad_edge=False, header_style="bold")
+    grid = Table(box=None, pad_edge=False, header_style="" if "NO_COLOR" in os.environ else "bold")
     for column in columns:
         grid.add_column(Text(column), overflow="fold")
     for row in rows:
@@ -52,6 +67,11 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     # Rich fills each line up to the table's width.
     for line in printed.get().splitlines():
         print(line.rstrip())
+
+
+def lines(items: Iterable[object]) -> str | None:
+    """A cell of several lines; None where there are no items."""
+    return "\n".join(clean(str(item)).replace("\n", "\\n") for item in items) or None
 
 
 def clean(text: str) -> str:

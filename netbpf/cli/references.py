@@ -46,11 +46,13 @@ def check(text: str, variables: Sequence[str], hook: Hook) -> str:
     if source is None:
         with _loaded(text) as found:
             return found.info().name
-    from netbpf.elf import open_object
+    from netbpf import loader
 
-    for variable in variables:
-        _assignment(variable)
-    return _fitting(open_object(source[0]), source[1], hook).name
+    with loader.open(source[0]) as obj:
+        for variable in variables:
+            obj.set(*_assignment(variable))
+        obj.check()
+        return _fitting(obj.spec, source[1], hook).name
 
 
 def _object_file(text: str) -> tuple[str, str | None] | None:

@@ -14,6 +14,8 @@ class Settings:
     verbose: bool = False
     debug: bool = False
     dry_run: bool = False
+    told: bool = False
+    """Whether the command has printed its document."""
 
     def reset(self) -> None:
         """Back to what holds when nothing was said."""

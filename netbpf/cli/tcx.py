@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from netbpf.cli import chain as shared
+from netbpf.cli import chain_view
 from netbpf.cli.command import ChangingCommand, Command, Group
 from netbpf.cli.namespaces import each_namespace
 
@@ -37,6 +38,11 @@ app.command(cls=_Changing, epilog="Example: netbpf tcx detach eth0 ingress name:
 app.command(
     cls=_Changing, epilog="Example: netbpf tcx update eth0 ingress name:filter filter-v2.o"
 )(shared.update)
+
+
+app.command(cls=_Changing, epilog="Example: netbpf tcx move eth0 ingress name:count --first")(
+    shared.move
+)
 
 
 @app.command(cls=_Command, epilog="Example: netbpf tcx show eth0 ingress --json | jq .chains")
@@ -69,4 +75,4 @@ def show(
                 for name in names:
                     yield netns, found, tcx.chain(ifindex, name)
 
-    shared.show_chains(chains(), empty=device is not None)
+    chain_view.show_chains(chains(), empty=device is not None)

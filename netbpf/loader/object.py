@@ -149,12 +149,7 @@ class Object:
         :raises VerifierError: a program was refused. :raises BpfError: the kernel refused.
         """
         self._before_load("load")
-        if self.spec.byteorder != sys.byteorder:
-            raise ObjectFileError(
-                self.spec.path,
-                f"a {self.spec.byteorder}-endian object, this machine is {sys.byteorder}-endian",
-                hint="compile it here with clang -target bpf",
-            )
+        self.check()
         with self._own_errors(), ExitStack() as undo:
             programs = self._chosen(only)
             for program in programs:
@@ -171,6 +166,18 @@ class Object:
             self._fill_slots()
             self._loaded = True
             undo.pop_all()
+
+    def check(self) -> None:
+        """Whether this machine could load the object at all; no kernel is asked.
+
+        :raises ObjectFileError: it is made for a machine of the other byte order.
+        """
+        if self.spec.byteorder != sys.byteorder:
+            raise ObjectFileError(
+                self.spec.path,
+                f"a {self.spec.byteorder}-endian object, this machine is {sys.byteorder}-endian",
+                hint="compile it here with clang -target bpf",
+            )
 
     def close(self) -> None:
         """Let go of programs, maps and BTF, in reverse; a second call does nothing."""

@@ -3,7 +3,7 @@
 from netbpf.netns.enter import enter_for_good, entered, run_in
 from netbpf.netns.handle import NetNS
 from netbpf.netns.holders import Namespace, pids_by_inode, scan
-from netbpf.netns.named import add, delete, inodes_by_name, list_names, name_of
+from netbpf.netns.named import add, check_new, delete, inodes_by_name, list_names, name_of
 from netbpf.netns.names import RUN_DIR, check_name
 from netbpf.netns.run import exec_in
 
@@ -13,6 +13,7 @@ __all__ = [
     "NetNS",
     "add",
     "check_name",
+    "check_new",
     "delete",
     "enter_for_good",
     "entered",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -16,7 +17,23 @@ from netbpf.netns.enter import in_thread
 from netbpf.netns.handle import NetNS
 from netbpf.netns.names import RUN_DIR, check_name
 
+_PATIENCE = 10.0
+"""Seconds that another one may hold the lock of /run/netns."""
+
 _CAPABILITY = "it needs CAP_SYS_ADMIN (unshare and mount)"
+
+
+def check_new(name: str) -> None:
+    """Whether a namespace could be made under this name now.
+
+    :raises ValueError: the name cannot be one, or `NetNS.parse` would read it as another thing.
+    :raises ConflictError: it is taken.
+    """
+    check_name(name)
+    if name.startswith("pid:"):
+        raise ValueError(f"{name!r} means a process's namespace wherever a namespace is named")
+    if os.path.lexists(RUN_DIR / name):
+        raise _taken(name)
 
 
 def add(name: str) -> int:
@@ -29,7 +46,7 @@ def add(name: str) -> int:
     :raises ConflictError: the name is taken.
     :raises KernelError: EPERM: it needs CAP_SYS_ADMIN.
     """
-    check_name(name)
+    check_new(name)
     operation = f"add namespace {name}"
     path = RUN_DIR / name
     with _refusals(operation):
@@ -126,7 +143,7 @@ def _prepare_run_dir() -> None:
             folder = os.open(RUN_DIR, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             stack.callback(os.close, folder)
         # ip takes the same lock: two at once would mount the folder over itself again and again.
-        fcntl.flock(folder, fcntl.LOCK_EX)
+        _lock(folder)
         flags = libc.MS_SHARED | libc.MS_REC
         try:
             libc.mount("", os.fspath(RUN_DIR), "none", flags)
@@ -136,6 +153,18 @@ def _prepare_run_dir() -> None:
             target = os.fspath(RUN_DIR)
             libc.mount(target, target, "none", libc.MS_BIND | libc.MS_REC)
             libc.mount("", target, "none", flags)
+
+
+def _lock(folder: int) -> None:
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.002)
 
 
 def _mount_new(path: Path) -> int:
@@ -171,6 +200,8 @@ def _refused(operation: str, error: OSError) -> KernelError:
     hint = _CAPABILITY if error.errno in (errno.EPERM, errno.EACCES) else None
     if error.errno == errno.ENOSPC:
         hint = "the user namespace's limit is /proc/sys/user/max_net_namespaces"
+    if error.errno == errno.EAGAIN:
+        hint = f"another process has been holding the lock of {RUN_DIR} for {_PATIENCE:.0f} s"
     if error.errno == errno.EROFS:
         hint = f"{RUN_DIR} lies on a read-only filesystem"
     return KernelError(operation, error.errno or 0, hint=hint)

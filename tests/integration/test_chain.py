@@ -132,7 +132,8 @@ def test_revision_rises_with_each_change(site: Site, load: Load) -> None:
     seen.append(site.attach(one, link=False).revision)
     seen.append(site.attach(two, link=False).revision)
     seen.append(site.call("detach", one).revision)
-    assert seen == [1, 2, 3, 4]
+    # The kernel tells no revision of an empty netkit side.
+    assert seen == [0 if site.noun == "netkit" else 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("link", [True, False])

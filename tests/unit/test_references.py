@@ -95,6 +95,7 @@ def test_missing_entry_lists_what_is_there() -> None:
     assert "link:21" in caught.value.hint
 
 
-def test_guard_of_an_empty_chain_checks_nothing() -> None:
-    assert CHAIN.guard == 5
-    assert Chain(7, "peer", 1, ()).guard == 0
+@pytest.mark.parametrize("target", [None, 5, b"name:x"])
+def test_other_things_name_nothing(target: object) -> None:
+    with pytest.raises(TypeError, match="names no entry"):
+        CHAIN.find(target)  # type: ignore[arg-type]
