@@ -9,7 +9,6 @@ import typer
 
 from netbpf.cli import references
 from netbpf.cli.chain_view import pins_of
-from netbpf.cli.chain_view import show_chains as show_chains
 from netbpf.cli.output import Document, emit, say
 from netbpf.cli.settings import settings
 from netbpf.errors import ConflictError, NotFoundError

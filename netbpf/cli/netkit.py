@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from netbpf.cli import chain as shared
+from netbpf.cli import chain_view
 from netbpf.cli.command import ChangingCommand, Command, Group
 from netbpf.cli.output import emit, note, say, table
 from netbpf.cli.settings import settings
@@ -260,6 +261,7 @@ for _verb, _command, _example in (
     (shared.attach, _Changing, "attach nk0 peer builtin:count --first"),
     (shared.detach, _Changing, "detach nk0 peer name:count"),
     (shared.update, _Changing, "update nk0 peer name:drop builtin:next"),
+    (shared.move, _Changing, "move nk0 peer name:count --first"),
 ):
     app.command(cls=_command, epilog=f"Example: netbpf netkit {_example}")(_verb)
 
@@ -277,7 +279,7 @@ def chain(
     ifindex = shared.ifindex_of(device)
     names = (hook,) if hook else netkit.HOOKS.names
     chains = [(settings.netns, device, netkit.chain(ifindex, name)) for name in names]
-    shared.show_chains(chains, empty=True)
+    chain_view.show_chains(chains, empty=True)
 
 
 def _document(device: Device) -> dict[str, Any]:

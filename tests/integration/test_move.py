@@ -56,15 +56,9 @@ def test_a_pinned_link_keeps_its_pin(site: Site) -> None:
     noun = site.noun
     one = ok(noun, "attach", *place, "builtin:count")["attached"]
     ok(noun, "attach", *place, "builtin:pass")
-    moved = ok("tcx", "move", *place, "name:count", "--last")["moved"] if noun == "tcx" else None
-    if moved is None:
-        with entered(site.ns):
-            result = move(site.hooks, site.ifindex, site.hook, "name:count", Anchor(last=True))
-        assert (result.old_position, result.placed.position) == (0, 1)
-        pins = list(result.pins)
-    else:
-        assert (moved["old_position"], moved["position"]) == (0, 1)
-        pins = moved["link"]["pins"]
+    moved = ok(noun, "move", *place, "name:count", "--last")["moved"]
+    assert (moved["old_position"], moved["position"]) == (0, 1)
+    pins = moved["link"]["pins"]
     assert pins == one["link"]["pins"]
     with Link.from_pin(pins[0]) as link:
         entry = site.chain().with_link(link.id)
