@@ -260,6 +260,6 @@ def qemu_command(machine: Machine, shares: Mapping[str, int], ports: Sequence[in
         "-append",
         # The self-tests of the kernel's cryptography take half a second of emulation.
         "root=root rootfstype=virtiofs ro init=/run/init quiet panic=-1 oops=panic "
-        f"cryptomgr.notests console={arch.console}",
+        f"cryptomgr.notests console={arch.console} {arch.parameters}",
     ]
     return machine.qemu.argv(*words)
