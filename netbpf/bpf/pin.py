@@ -8,12 +8,15 @@ import re
 import stat
 from collections.abc import Collection, Iterator
 
-from netbpf.bpf import syscall
+from netbpf.bpf import syscall, uapi
 from netbpf.bpf.bpffs import FOLDER, MOUNT, BpfFs, is_bpffs, mounts
 from netbpf.bpf.fd import FD, kind_of
 from netbpf.errors import BpfError
 
 _NAME_MAX = 255
+
+# struct bpf_link_info starts both with the ifindex (include/uapi/linux/bpf.h).
+_ON_DEVICE = (uapi.BPF_LINK_TYPE_TCX, uapi.BPF_LINK_TYPE_NETKIT)
 
 
 def create(fd: int, path: str, kind: str) -> None:
@@ -150,6 +153,24 @@ def remove(path: str) -> None:
         remove_folders([folder])
 
 
+def remove_defunct(netns_inode: int, ifindexes: Collection[int]) -> list[str]:
+    """Remove netbpf's own pins of links on these devices, which are gone; those removed.
+
+    Only pins of links that are defunct: the name alone could be another device's by now.
+    """
+    removed = []
+    for fs in mounts():
+        for path in _files(fs.folder):
+            # As name_for made it: netINODE, device, ifindex, hook, program, link.
+            parts = os.path.basename(path).split("_")
+            if parts[0] != f"net{netns_inode}" or len(parts) < 3 or not parts[2].isdecimal():
+                continue
+            if int(parts[2]) in ifindexes and _is_defunct(path):
+                remove(path)
+                removed.append(fs.shown + path[len(fs.path) :])
+    return removed
+
+
 def is_own(path: str) -> bool:
     """Whether the pin lies in netbpf's own folder."""
     return os.path.basename(os.path.dirname(path)) == FOLDER
@@ -166,6 +187,17 @@ def link_pins(link_ids: Collection[int]) -> dict[int, list[str]]:
             if number in found:
                 found[number].append(fs.shown + path[len(fs.path) :])
     return found
+
+
+def _is_defunct(path: str) -> bool:
+    try:
+        with FD(syscall.obj_get(path)) as fd:
+            if kind_of(fd.fileno()) != "link":
+                return False
+            info = syscall.obj_get_info(fd.fileno(), uapi.LinkInfo())
+            return info.type in _ON_DEVICE and not info.tcx.ifindex
+    except OSError:
+        return False
 
 
 def _files(folder: str) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from typing import TYPE_CHECKING, Annotated
 
@@ -83,6 +84,13 @@ def ifindex_of(device: str) -> int:
             where="in this network namespace",
             hint="netbpf -n NS looks in another",
         ) from error
+
+
+def remove_defunct_pins(ifindexes: set[int]) -> None:
+    """Remove netbpf's own pins of links on devices that are gone from this namespace."""
+    from netbpf.bpf import pin as pins
+
+    pins.remove_defunct(os.stat("/proc/thread-self/ns/net").st_ino, ifindexes)
 
 
 def attach(

@@ -234,7 +234,9 @@ def delete(
         found = [netkit.get(name).name for name in names]
         emit({"dry_run": True, "deleted": found}, lambda: say(f"would delete {', '.join(found)}"))
         return
+    ifindexes = {shared.ifindex_of(name) for name in names}
     gone = netkit.delete(*names)
+    shared.remove_defunct_pins(ifindexes)
     emit({"deleted": gone}, lambda: say(f"deleted {', '.join(gone)}"))
 
 

@@ -101,30 +101,37 @@ def test_an_interruption_is_before_or_after(how: str, number: int) -> None:
     with hooks.site("tcx-ingress") as site:
         argv = [*attach(site, "-j", "builtin:pass").split(), *how.split()]
         outcomes = set()
-        for moment in range(14):
+        start = time.monotonic()
+        subprocess.run(argv, stdout=subprocess.DEVNULL, check=True)
+        whole = time.monotonic() - start
+        for moment in range(8):
             before = len(site.ids())
             with subprocess.Popen(
                 argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
             ) as running:
-                time.sleep(moment * 0.02)
+                time.sleep(whole * moment / 6)
                 running.send_signal(number)
                 out, err = running.communicate(timeout=30)
             assert out.count("\n") <= 1, out
-            assert "Traceback" not in err or moment < 4, err
+            # Python's own start is not ours: a traceback from there names none of our files.
+            assert "netbpf/cli" not in err, err
             document = json.loads(out) if out else {}
             made = len(site.ids()) - before
             assert made == ("attached" in document), (out, err)
             assert (running.returncode == 0) is ("attached" in document)
             outcomes.add(made)
-        assert 1 in outcomes
+        assert outcomes == {0, 1}
 
 
 def test_killed_at_any_moment_leaves_all_or_nothing() -> None:
     with hooks.site("tcx-ingress") as site:
         argv = attach(site, "builtin:pass").split()
-        for moment in range(16):
+        start = time.monotonic()
+        subprocess.run(argv, stdout=subprocess.DEVNULL, check=True)
+        whole = time.monotonic() - start
+        for moment in range(8):
             with subprocess.Popen(argv, stdout=subprocess.DEVNULL) as running:
-                time.sleep(0.05 + moment * 0.02)
+                time.sleep(whole * (0.5 + moment / 16))
                 running.kill()
             # A link lives by its pin: what is in the chain is pinned, and what is pinned is in it.
             time.sleep(0.05)

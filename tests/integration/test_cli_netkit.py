@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import pytest
@@ -183,6 +184,22 @@ def test_set_and_del_refuse(ns: NetNS) -> None:
         result = netbpf("-j", "netkit", arguments[0], "-n", ns.name, *arguments[1:])
         assert (result.status, result.error["code"]) == (status, code), result.out
     assert set(links(ns)) == {"lo", "nk0", "nk0p"}
+
+
+@pytest.mark.needs("netkit")
+def test_a_deleted_device_takes_our_pins_along(ns: NetNS) -> None:
+    add(ns, "nk0", "--peer", "nk0p")
+    pinned = [
+        ok("netkit", "attach", "-n", ns.name, "nk0", hook, "builtin:pass")["attached"]["link"]
+        for hook in ("primary", "peer")
+    ]
+    ok("tcx", "attach", "-n", ns.name, "lo", "ingress", "builtin:pass")
+    ok("netkit", "del", "-n", ns.name, "nk0")
+    for link in pinned:
+        assert not os.path.exists(link["pins"][0])
+    (entry,) = ok("tcx", "show", "-n", ns.name, "lo", "ingress")["chains"][0]["entries"]
+    assert os.path.exists(entry["link"]["pins"][0])
+    ok("tcx", "detach", "-n", ns.name, "lo", "ingress", "name:pass")
 
 
 @pytest.mark.needs("netkit")
