@@ -121,6 +121,45 @@ def check(
     return exit_status.DONE if ready else exit_status.REFUSED
 
 
+@app.command("del", cls=ChangingCommand, epilog="Example: netbpf lease del nk0:2 --recreate")
+def delete(
+    netkit: Annotated[
+        str,
+        typer.Argument(
+            metavar="NETKIT[:QUEUE]",
+            help="A netkit device and its queue; without one, all on lease.",
+            autocompletion=shared.devices,
+        ),
+    ],
+    recreate: Annotated[
+        bool,
+        typer.Option("--recreate", help="Make the single device again, with its other leases."),
+    ] = False,
+) -> None:
+    """End leases, for which the device has to go; without --recreate, say what else would."""
+    from netbpf.netkit import lease
+    from netbpf.netkit.lease_end import NOT_BROUGHT_BACK
+
+    device, queue = queue_of(netkit) if ":" in netkit else (netkit, None)
+    do = lease.plan if settings.dry_run else lease.delete
+    done = do(device, queue, recreate=recreate)
+    ended = [each.seen_from(settings.netns) for each in done.ended]
+    kept = [each.seen_from(settings.netns) for each in done.kept]
+    document = {
+        "deleted": [each.as_json() for each in ended],
+        "leases": [each.as_json() for each in kept],
+    }
+    word = "would end" if settings.dry_run else "ended"
+
+    def render() -> None:
+        for each in ended:
+            say(f"{word} {each.netkit.device}:{each.netkit.queue} ({each.nic or 'NIC unknown'})")
+        _table(kept)
+        note(f"{done.device.name} is made again, without {NOT_BROUGHT_BACK}")
+
+    emit({"dry_run": settings.dry_run, **document}, render)
+
+
 def queue_of(text: str) -> tuple[str, int]:
     """NIC and queue of what is written as ``NIC:QUEUE``.
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from netbpf.errors import ConflictError, NotFoundError
 from netbpf.interrupts import held
-from netbpf.netkit.lease_check import Finding, Purpose, check, peer_hint, refusals
+from netbpf.netkit.lease_check import Finding, Purpose, check, half_done, peer_hint
+from netbpf.netkit.lease_end import Ended, delete, plan
 from netbpf.netkit.lease_model import End, Lease, Survey, Unknown
 from netbpf.netkit.lease_reading import survey
 from netbpf.netkit.lease_refusal import PRIMARY, explained
@@ -19,6 +20,7 @@ from netbpf.netns import NetNS
 
 __all__ = [
     "End",
+    "Ended",
     "Finding",
     "Lease",
     "Purpose",
@@ -26,6 +28,9 @@ __all__ = [
     "Unknown",
     "add",
     "check",
+    "delete",
+    "of_device",
+    "plan",
     "show",
     "survey",
 ]
@@ -72,8 +77,8 @@ def add(
                 f"{_operation(sides, queue)}: it has all {count} queues already",
                 hint="`netbpf lease show` lists them",
             )
-        if count > 1:
-            for finding in refusals(sides, wanted):
+        if len(wanted) > 1:
+            for finding in half_done(sides, wanted):
                 if finding.blocks:
                     raise finding.as_error(_operation(sides, finding.queue or queue))
         try:

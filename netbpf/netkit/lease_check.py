@@ -124,6 +124,37 @@ def refusals(sides: Sides, queues: Sequence[int]) -> Iterator[Finding]:
         yield from _room(sides, len(queues))
 
 
+def half_done(sides: Sides, queues: Sequence[int]) -> Iterator[Finding]:
+    """What would stop a request for several queues in the middle, not at the first.
+
+    A NIC that is up tells of its queues itself, which is cheaper than asking the kernel.
+    """
+    yield from _capacity(sides, len(queues))
+    nic = sides.nic
+    told = {
+        queue.id: queue
+        for queue in netdev.queues(nic.netdev, nic.link.ifindex)
+        if queue.type == "rx"
+    }
+    if not told:
+        yield from _lessor(sides, queues)
+        return
+    for number in queues:
+        queue = told.get(number)
+        if queue is None:
+            refusal = Refusal(errno.ERANGE)
+        elif queue.user == "xsk":
+            refusal = Refusal(errno.EBUSY, "Device queue in use by AF_XDP")
+        elif queue.lessee is not None:
+            refusal = Refusal(errno.EBUSY, "Device queue in use due to queue leasing")
+        elif queue.user is not None:
+            refusal = Refusal(errno.EBUSY, "Device queue in use by memory provider")
+        else:
+            continue
+        why = lease_refusal.reason(refusal)
+        yield _finding(why, refusal.errno, refusal.extack, number)
+
+
 def _unfit(link: Link) -> Finding | None:
     """What netdev_can_create_queue (net/core/netdev_queues.c) would say of the first device."""
     if link.kind == uapi.KIND:

@@ -325,3 +325,92 @@ def test_a_kernel_without_leases_says_so(ns: NetNS) -> None:
         assert (result.status, result.error["code"]) == (3, "not_supported")
         assert "Linux 7.1" in result.error["message"], os.uname().release
     assert ok("lease", "show", "-n", ns.name)["leases"] == []
+
+
+def everything(ns: NetNS, name: str) -> dict[str, Any]:
+    """A device as ``netkit show`` tells it, without what is new when it is made again."""
+    (found,) = ok("netkit", "show", "-n", ns.name, name)["devices"]
+    return {key: value for key, value in found.items() if key not in ("ifindex", "leases")}
+
+
+@leasing
+def test_del_without_recreate_says_what_would_go(nic: Bench) -> None:
+    with (
+        netkit_single(nic.pod, "nk0", rx_queues=4, addrs=["10.9.0.1/24"]),
+        netkit_pair(nic.host, nic.pod, names=("nk9", "eth9"), peer_rx_queues=3),
+    ):
+        assert add(nic, "nk0", 1, "--count", 2).status == 0
+        assert add(nic, "eth9", 0).status == 0
+        before = kernel_leases(nic.host, nic.nic_ifindex)
+        result = netbpf("-j", "lease", "del", "-n", nic.pod.name, "nk0:2")
+        assert (result.status, result.error["code"]) == (5, "conflict")
+        assert f"nk0:2 ({nic.nic}:2 in {nic.host.name})" in result.error["message"]
+        assert f"its lease nk0:1 ({nic.nic}:1" in result.error["message"]
+        assert "its address 10.9.0.1/24" in result.error["message"]
+        assert "--recreate" in result.error["hint"]
+        for option in ((), ("--recreate",)):
+            result = netbpf("-j", "lease", "del", "-n", nic.pod.name, "eth9", *option)
+            assert (result.status, result.error["code"]) == (5, "conflict")
+            assert f"its peer nk9 in {nic.host.name}" in result.error["message"]
+            assert "netkit del eth9" in result.error["hint"]
+        for wrong, code in (("nk0:3", "not_found"), ("nk0:0", "not_found"), ("no", "not_found")):
+            result = netbpf("-j", "lease", "del", "-n", nic.pod.name, wrong, "--recreate")
+            assert (result.status, result.error["code"]) == (1, code)
+        assert kernel_leases(nic.host, nic.nic_ifindex) == before
+
+
+@leasing
+@pytest.mark.parametrize("mode", ["l2", "l3"])
+def test_recreate_brings_all_the_rest_back(nic: Bench, mode: str) -> None:
+    settings = {"mac": "02:00:00:00:00:07"} if mode == "l2" else {}
+    with netkit_single(
+        nic.pod,
+        "nk0",
+        mode=mode,
+        rx_queues=6,
+        mtu=1400,
+        headroom=32,
+        tailroom=16,
+        addrs=["10.9.0.1/24", "10.9.1.1/24"],
+        up=True,
+        **settings,
+    ):
+        assert add(nic, "nk0", 0, "--count", 4).status == 0
+        before = everything(nic.pod, "nk0")
+        planned = ok("lease", "del", "-n", nic.pod.name, "nk0:2", "--recreate", "--dry-run")
+        assert planned["dry_run"] is True
+        assert rx_queues(nic.pod, "nk0") == 5
+        done = ok("lease", "del", "-n", nic.pod.name, "nk0:2", "--recreate")
+        assert planned["deleted"] == done["deleted"]
+        assert [lease["nic"]["queue"] for lease in done["deleted"]] == [1]
+        assert [lease["netkit"]["queue"] for lease in done["leases"]] == [1, 2, 3]
+        assert [lease["nic"]["queue"] for lease in done["leases"]] == [0, 2, 3]
+        assert set(kernel_leases(nic.host, nic.nic_ifindex)) == {0, 2, 3}
+        assert everything(nic.pod, "nk0") == before
+        assert "10.9.1.1/24" in run(nic.pod, ["ip", "addr", "show", "nk0"]).stdout
+        done = ok("lease", "del", "-n", nic.pod.name, "nk0", "--recreate")
+        assert (len(done["deleted"]), done["leases"]) == (3, [])
+        assert rx_queues(nic.pod, "nk0") == 1
+        assert everything(nic.pod, "nk0") == before
+        run(nic.pod, ["ip", "link", "del", "nk0"])
+
+
+@leasing
+def test_recreate_refuses_what_it_could_not_bring_back(nic: Bench) -> None:
+    with netkit_single(nic.pod, "nk0", rx_queues=4) as made:
+        assert add(nic, "nk0", 1, "--count", 2).status == 0
+        nic.up(False)
+        result = netbpf("-j", "lease", "del", "-n", nic.pod.name, "nk0:1", "--recreate")
+        assert (result.status, result.error["code"]) == (5, "conflict")
+        assert "only while the NIC is up" in result.error["message"]
+        assert "bring the NIC up" in result.error["hint"]
+        nic.up()
+        assert set(kernel_leases(nic.host, nic.nic_ifindex).values()) == {
+            (made.ifindex, 1),
+            (made.ifindex, 2),
+        }
+        # All of them can go without knowing of which NIC they are.
+        nic.up(False)
+        assert len(ok("lease", "del", "-n", nic.pod.name, "nk0", "--recreate")["deleted"]) == 2
+        assert rx_queues(nic.pod, "nk0") == 1
+        run(nic.pod, ["ip", "link", "del", "nk0"])

@@ -5,6 +5,12 @@ The behaviours are those that the kernel's own selftest of queue leases looks at
 
 from __future__ import annotations
 
+import os
+import re
+import signal
+import subprocess
+import time
+import traceback
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -15,6 +21,7 @@ from netbpf.errors import NetlinkError, NotFoundError
 from netbpf.netkit import device, lease
 from netbpf.netkit.lease import Lease
 from netbpf.netns import NetNS, entered
+from tests.netns_fixtures import cli
 from tests.netns_fixtures.devices import netdevsim, netkit_pair, netkit_single
 from tests.netns_fixtures.leases import (
     Bench,
@@ -299,3 +306,91 @@ def test_a_device_is_shown_with_its_leases(nic: Bench) -> None:
         with entered(nic.host):
             (primary,) = device.show()
             assert primary.leases == ()
+
+
+def test_a_pair_does_not_blink_while_singles_come_and_go(nic: Bench) -> None:
+    """A pod's pair for its traffic, and beside it single devices for leases: no ping is lost."""
+    with netkit_pair(nic.host, nic.pod) as (_, peer):
+        argv = ["ping", "-q", "-i", "0.005", "-W", "1", "-w", "60", peer.address]
+        with entered(nic.host):
+            pinging = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+        with pinging:
+            try:
+                for _ in range(20):
+                    with entered(nic.pod):
+                        device.add("nk1", single=True, rx_queues=4, up=True)
+                        lease.add("nk1", nic.nic, 1, nic_netns=nic.host, count=3)
+                        assert len(lease.show("nk1")) == 3
+                        device.delete("nk1")
+            finally:
+                pinging.send_signal(signal.SIGINT)
+                out, _ = pinging.communicate(timeout=30)
+        told_counts = re.search(r"(\d+) packets transmitted, (\d+) received", out)
+        assert told_counts is not None, out
+        sent, received = int(told_counts[1]), int(told_counts[2])
+        # The last one may be under way when it ends.
+        assert sent > 200
+        assert received >= sent - 1, out
+
+
+def test_killed_at_any_point_it_is_completed_or_removed(nic: Bench) -> None:
+    """SIGKILL of ``lease add --count 3``: what is left is shown, and a second run completes it."""
+    words = ["lease", "add", "-n", str(nic.pod.name), "nk0", f"{nic.nic}:0", "--count", "3"]
+    words += ["--nic-netns", str(nic.host.name)]
+    for turn in range(8):
+        with netkit_single(nic.pod, "nk0", rx_queues=4):
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    cli.netbpf(*words)
+                finally:
+                    os._exit(0)
+            time.sleep(0.004 * turn)
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            left = rx_queues(nic.pod, "nk0") - 1
+            assert len(seen()) == left == len(told(nic))
+            again = cli.netbpf(*words)
+            assert again.status == (5 if left == 3 else 0), again.err
+            assert len(told(nic)) == 3
+    assert told(nic) == {}
+
+
+def test_many_at_once_on_one_nic() -> None:
+    """8 processes, each with devices that lease from a NIC of 8 queues: every refusal explained."""
+    with bench(queues=8) as nic:
+        children = []
+        for number in range(8):
+            pid = os.fork()
+            if pid == 0:
+                status = 1
+                try:
+                    status = _add_and_delete(nic, number)
+                except BaseException:
+                    traceback.print_exc()
+                finally:
+                    os._exit(status)
+            children.append(pid)
+        statuses = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
+        assert statuses == [0] * 8
+        assert told(nic) == {}
+        assert seen() == []
+
+
+def _add_and_delete(nic: Bench, number: int) -> int:
+    for turn in range(50):
+        name = f"nk{number}"
+        with entered(nic.pod):
+            device.add(name, single=True, rx_queues=3)
+        queue = (number * 3 + turn) % 7
+        result = cli.netbpf(
+            *("-j", "lease", "add", "-n", nic.pod.name, name, f"{nic.nic}:{queue}"),
+            *("--nic-netns", nic.host.name, "--count", 2),
+        )
+        if result.status != 0:
+            assert result.status == 5, result.out
+            assert result.error["code"] == "queue_leased", result.out
+            assert result.error["hint"], result.out
+        with entered(nic.pod):
+            device.delete(name)
+    return 0
