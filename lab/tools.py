@@ -19,8 +19,11 @@ from lab.errors import LabError
 OLDEST_QEMU = (8, 1)
 """Before 8.1 the emulation of multi-processor guests is not to be trusted: 6.12 panics at boot."""
 
-# Debian's releases whose own QEMU is older; their backports have a newer one.
-_OLD_QEMU = ("bookworm",)
+OLDEST_IP = (6, 7)
+"""The first iproute2 that knows netkit."""
+
+# Debian's releases whose own QEMU and iproute2 are older; their backports have newer ones.
+_OLD = ("bookworm",)
 
 # The first version without it: the file server became a package of its own.
 _WITH_VIRTIOFSD = (8,)
@@ -83,6 +86,20 @@ class Tools:
             raise LabError(f"no virtiofsd in {root}")
         return Tool(path, self._libraries(root))
 
+    def ip(self) -> Tool:
+        """``ip`` of an iproute2 that knows netkit, for comparison: the lab itself needs none.
+
+        :raises LabError: neither here nor to be had.
+        """
+        system = shutil.which("ip", path=_SBIN)
+        if system and tool_version(system, "-V", r"iproute2-(\d+)\.(\d+)") >= OLDEST_IP:
+            return Tool(Path(system))
+        root = fill(self._cache / "iproute2", self._fill_ip)
+        path = _first_file(*(root / name / "ip" for name in ("usr/bin", "bin")))
+        if path is None:
+            raise LabError(f"no ip in {root}")
+        return Tool(path, self._libraries(root))
+
     def kmod(self, name: str) -> Tool:
         """``depmod`` or ``modprobe``.
 
@@ -94,15 +111,11 @@ class Tools:
         return Tool(fill(self._cache / "kmod", self._fill_kmod) / "lab" / name)
 
     def _fill_qemu(self, root: Path) -> None:
-        def suite(apt: Apt) -> str | None:
-            offered = apt.versions(self._arch.qemu_package)
-            if any(version_key(v) >= OLDEST_QEMU for v in offered):
-                return next((s for s in apt.suites if s.endswith("-backports")), None)
-            raise LabError(
-                f"no {self._arch.qemu_package} of 8.1 or newer in {', '.join(apt.suites)}"
-            )
+        package = self._arch.qemu_package
+        self._unpack(package, root, choose=lambda apt: _suite_with(apt, package, OLDEST_QEMU))
 
-        self._unpack(self._arch.qemu_package, root, choose=suite)
+    def _fill_ip(self, root: Path) -> None:
+        self._unpack("iproute2", root, choose=lambda apt: _suite_with(apt, "iproute2", OLDEST_IP))
 
     def _fill_virtiofsd(self, root: Path) -> None:
         # Up to Debian 12 it is a part of QEMU's own package, afterwards one of its own.
@@ -158,7 +171,7 @@ class Tools:
             apt = Apt(
                 self._cache.parent / "apt" / "host",
                 self._arch,
-                [codename, f"{codename}-backports"] if codename in _OLD_QEMU else [codename],
+                [codename, f"{codename}-backports"] if codename in _OLD else [codename],
                 host=True,
             )
             apt.update()
@@ -172,12 +185,28 @@ class Tools:
 
 def qemu_version(path: str) -> tuple[int, ...]:
     """The version that a QEMU reports; (0,) when it does not run."""
+    return tool_version(path, "--version", r"version (\d+)\.(\d+)")
+
+
+def tool_version(path: str, option: str, pattern: str) -> tuple[int, ...]:
+    """The version that a program tells, two numbers of *pattern*; (0,) when it does not run."""
     try:
-        done = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
+        done = subprocess.run([path, option], capture_output=True, text=True, check=False)
     except OSError:
         return (0,)
-    found = re.search(r"version (\d+)\.(\d+)", done.stdout)
+    found = re.search(pattern, done.stdout)
     return (int(found[1]), int(found[2])) if found else (0,)
+
+
+def _suite_with(apt: Apt, package: str, oldest: tuple[int, ...]) -> str | None:
+    """The suite to take a package from when it must not be older: the backports, where there are.
+
+    :raises LabError: no suite has one that is new enough.
+    """
+    if any(version_key(version) >= oldest for version in apt.versions(package)):
+        return next((suite for suite in apt.suites if suite.endswith("-backports")), None)
+    wanted = ".".join(map(str, oldest))
+    raise LabError(f"no {package} of {wanted} or newer in {', '.join(apt.suites)}")
 
 
 def newest_debs(debs: Iterable[Path], below: Mapping[str, tuple[int, ...]]) -> dict[str, Path]:

@@ -21,8 +21,8 @@ from netbpf.netkit.request import (
     create,
     free_names,
     given,
+    is_numbered,
     refused,
-    takes_free_name,
 )
 from netbpf.netlink import addresses, links
 from netbpf.netlink import netkit as uapi
@@ -85,11 +85,16 @@ def _named(wanted: Sequence[Settings]) -> Sequence[Settings]:
         # A name with %d in it is filled in by the kernel.
         if twice := next((name for name, count in often if count > 1 and "%d" not in name), None):
             raise ValueError(f"{twice} is wanted twice")
-    if len(wanted) == 1 or not any(takes_free_name(settings) for settings in wanted):
+    if len(wanted) == 1:
         return wanted
-    free = free_names(names | {settings.peer for settings in wanted if settings.peer})
+    names |= {settings.peer for settings in wanted if settings.peer}
+    if not any(is_numbered(name) for name in names):
+        return wanted
+    free = free_names(names)
     return [
-        replace(settings, peer=next(free)) if takes_free_name(settings) else settings
+        settings
+        if settings.single or settings.peer or settings.peer_netns is not None
+        else replace(settings, peer=next(free))
         for settings in wanted
     ]
 

@@ -33,6 +33,7 @@ FIXED = {
 """The settings of a new device that the kernel never changes afterwards, and what they are called
 (netkit_change_link in drivers/net/netkit.c)."""
 
+_HOSTILE = re.compile(r"[/:\s]")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 
@@ -277,9 +278,9 @@ def check_device_name(name: str) -> str:
         raise ValueError(f"a device's name has at most 15 bytes: {name[:40]!r}")
     if name in (".", ".."):
         raise ValueError(f"a device cannot be called {name!r}")
-    for character in name:
-        if character in "/:" or character.isspace() or not character.isprintable():
-            raise ValueError(f"a device's name cannot hold {character!r}: {name!r}")
+    if _HOSTILE.search(name) or not name.isprintable():
+        character = next(c for c in name if _HOSTILE.match(c) or not c.isprintable())
+        raise ValueError(f"a device's name cannot hold {character!r}: {name!r}")
     if "%" in name.replace("%d", "", 1):
         raise ValueError(f"a '%' in a device's name can only be one '%d': {name!r}")
     return name

@@ -134,20 +134,20 @@ def _free_name(settings: Settings, turn: int) -> str | None:
     :param turn: how often the name was gone when it was asked for: then not all who look take the
         first.
     """
-    if not takes_free_name(settings):
+    if (
+        settings.single
+        or settings.peer is not None
+        or settings.peer_netns is not None
+        or not is_numbered(settings.name)
+    ):
         return None
     free = free_names({settings.name})
     return next(itertools.islice(free, secrets.randbelow(4 * turn) if turn else 0, None))
 
 
-def takes_free_name(settings: Settings) -> bool:
-    """Whether the peer has no name, and the kernel's own choice could not work."""
-    return not (
-        settings.single
-        or settings.peer is not None
-        or settings.peer_netns is not None
-        or _NUMBERED.fullmatch(settings.name) is None
-    )
+def is_numbered(name: str) -> bool:
+    """Whether a device is called as the kernel calls those that nobody gave a name."""
+    return _NUMBERED.fullmatch(name) is not None
 
 
 def free_names(but: Collection[str]) -> Iterator[str]:

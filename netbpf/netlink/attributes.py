@@ -68,6 +68,21 @@ def unpack(data: bytes, at: int = 0) -> dict[int, bytes]:
     return found
 
 
+def find(data: bytes, at: int, *numbers: int) -> dict[int, bytes]:
+    """As `unpack`, but only some attributes, and no further than to the last of them."""
+    found: dict[int, bytes] = {}
+    end = len(data)
+    unpack_from = _HEADER.unpack_from
+    while at + 4 <= end and len(found) < len(numbers):
+        length, number = unpack_from(data, at)
+        if length < 4:
+            break
+        if number in numbers:
+            found[number] = data[at + 4 : at + length]
+        at += (length + 3) & ~3
+    return found
+
+
 def number_in(payload: bytes | None, default: int = 0) -> int:
     """The unsigned number that a payload of one, two or four bytes holds."""
     return default if payload is None else int.from_bytes(payload, _BYTE_ORDER)

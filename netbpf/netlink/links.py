@@ -14,6 +14,7 @@ from netbpf.netlink.attributes import (
     Attributes,
     Table,
     attribute,
+    find,
     mac,
     number_in,
     pack,
@@ -212,7 +213,7 @@ def create_many(rtnl: Rtnl, bodies: Sequence[bytes]) -> list[Made | Refusal]:
 
 def made_in(answer: bytes) -> Made:
     """The new device that an RTM_NEWLINK of the kernel is about."""
-    found = unpack(answer, _IFINFO.size)
+    found = find(answer, _IFINFO.size, _IFNAME, _LINK)
     return Made(
         name=text_in(found[_IFNAME]),
         ifindex=_IFINFO.unpack_from(answer)[2],

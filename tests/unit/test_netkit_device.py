@@ -242,6 +242,6 @@ def test_a_mark_tells_what_is_being_done():
 def test_names_for_peers_are_not_those_that_are_wanted_for_others():
     wanted = [Settings(name=name) for name in ("nk0", "nk2", "uplink")]
     peers = [settings.peer for settings in bulk._named(wanted)]
-    assert peers == ["nk1", "nk3", None]
+    assert peers == ["nk1", "nk3", "nk4"]
     with pytest.raises(ValueError, match="nk5 is wanted twice"):
         bulk.add_many([Settings(name="nk5"), Settings(name="nk5")])
