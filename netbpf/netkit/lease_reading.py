@@ -8,7 +8,7 @@ a netkit device has can always be told: all its real rx queues but the first.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -157,8 +157,9 @@ def _at(place: _Place) -> Iterator[tuple[NetNS, Rtnl]]:
 def _look(reference: str | None, namespace: Namespace) -> _Place:
     place = _Place(reference, namespace)
     with _at(place) as (ns, rtnl), ExitStack() as stack:
-        stack.enter_context(entered(ns))
-        socket = stack.enter_context(Netdev())
+        # Entering, even where one is, needs CAP_SYS_ADMIN.
+        with entered(ns) if reference else nullcontext():
+            socket = stack.enter_context(Netdev())
         place.lessees = {
             link.ifindex: link for link in links.dump(rtnl, kind=uapi.KIND) if link.rx_queues > 1
         }
@@ -262,7 +263,7 @@ def _down(places: list[_Place]) -> list[str]:
 
 def _unknown(place: _Place, link: links.Link, count: int | None, down: list[str]) -> Unknown:
     if count is None:
-        reason = "whether it has leases: it is down, and sysfs cannot be read for it"
+        reason = "how many leases it has: it is down, and sysfs cannot be read for it"
     else:
         reason = "of which NIC it leases: the kernel tells only while the NIC is up; "
         reason += f"down are {', '.join(down)}" if down else "it is in a namespace out of sight"

@@ -308,8 +308,13 @@ def test_who_may_not() -> None:
         status, document = without("-net_admin", "lease", "check", *words)
         findings: Any = document["findings"]
         assert (status, [found["code"] for found in findings]) == (1, ["not_permitted"])
+        # Who may not look into other namespaces still sees the leases of its own.
+        (made,) = ok("lease", "add", *words)["leases"]
         status, document = without("-all", "lease", "show")
-        assert (status, document["leases"]) == (0, [])
+        assert (status, document["leases"]) == (0, [made])
+        gaps: Any = document["unknown"]
+        assert {gap["device"] for gap in gaps} == {"nk0", None}
+        assert "sysfs" in str(gaps)
 
 
 def test_a_kernel_without_leases_says_so(ns: NetNS) -> None:
