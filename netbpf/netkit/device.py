@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 
+from netbpf.errors import NotFoundError
 from netbpf.netkit.bulk import add_many, make
 from netbpf.netkit.change import set
 from netbpf.netkit.everywhere import show_all
 from netbpf.netkit.model import Device, Mode, Policy, Scrub, Settings
 from netbpf.netkit.reading import read, read_all
-from netbpf.netkit.removal import delete
+from netbpf.netkit.removal import delete, gone
 from netbpf.netlink.rtnl import Rtnl
 from netbpf.netns import NetNS
 
@@ -60,7 +61,7 @@ def add(
     :param addrs: addresses with prefix length, ``10.0.0.1/24``.
     :raises ValueError: the settings cannot mean anything; nothing was asked of the kernel.
     :raises NotSupportedError: this kernel has no netkit, or not the setting asked for.
-    :raises NotFoundError: there is no namespace ``peer_netns``.
+    :raises NotFoundError: there is no namespace ``peer_netns``; or somebody deleted the new device.
     :raises NetlinkError: the kernel refused; EEXIST: a name is taken; EPERM: CAP_NET_ADMIN.
 
     Since Linux 6.7; ``scrub`` 6.13; ``headroom`` and ``tailroom`` 6.14; ``single`` 7.1
@@ -99,7 +100,10 @@ def add(
         )
         rtnl = stack.enter_context(Rtnl())
         (made,) = make(rtnl, [wanted])
-        return read(rtnl, made.ifindex)
+        try:
+            return read(rtnl, made.ifindex)
+        except NotFoundError as error:
+            raise gone(made.name) from error
 
 
 def get(device: str | int) -> Device:

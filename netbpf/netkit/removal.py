@@ -70,17 +70,18 @@ def _delete_one(rtnl: Rtnl, link: links.Link) -> None:
         links.delete(rtnl, link.ifindex)
     except Refusal as error:
         if error.errno == errno.ENODEV:
-            raise _gone(link.name) from error
+            raise gone(link.name) from error
         raise explained(f"delete {link.name}", error) from error
 
 
 def _not_deleted(ifindex: int, refusal: Refusal) -> Exception:
     if refusal.errno == errno.ENODEV:
-        return _gone(f"with ifindex {ifindex}")
+        return gone(f"with ifindex {ifindex}")
     return explained(f"delete the device with ifindex {ifindex}", refusal)
 
 
-def _gone(name: str) -> NotFoundError:
+def gone(name: str) -> NotFoundError:
+    """What to raise for a device that was there a moment ago."""
     return NotFoundError("netkit device", name, where="any more", hint="somebody else deleted it")
 
 

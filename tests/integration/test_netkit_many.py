@@ -248,9 +248,13 @@ def test_a_killed_add_leaves_nothing_a_whole_pair_or_one_that_is_named(ns):
         "from netbpf import netns; from netbpf.cli.main import main\n"
         "import netbpf.netkit.device, netbpf.cli.netkit\n"
         "from netbpf.netlink.rtnl import Rtnl\n"
-        # Longer between the messages, so that these moments are met as often as those within.
-        "ask = Rtnl._ask\n"
-        "Rtnl._ask = lambda *rest: (time.sleep(.01), ask(*rest))[1]\n"
+        # Tells when it begins; and waits between the messages, so that these moments are met too.
+        "ask, told = Rtnl._ask, []\n"
+        "def slowly(*rest):\n"
+        "    if not told: told.append(os.write(1, b'begun\\n'))\n"
+        "    time.sleep(.01)\n"
+        "    return ask(*rest)\n"
+        "Rtnl._ask = slowly\n"
         "sys.stdout = open(os.devnull, 'w')\n"
         "while True:\n"
         "    os.read(0, 1); pid = os.fork()\n"
@@ -258,7 +262,7 @@ def test_a_killed_add_leaves_nothing_a_whole_pair_or_one_that_is_named(ns):
         "        os.read(0, 1); sys.exit(main(sys.argv[1:]))\n"
         "    os.write(1, b'%d\\n' % pid); os.waitpid(pid, 0); os.write(1, b'gone\\n')\n"
     )
-    argv = [sys.executable, "-c", script, "-n", ns.name, *ADD]
+    argv = [sys.executable, "-c", script, "--json", "-n", ns.name, *ADD]
     outcomes = {"nothing": 0, "whole": 0, "unfinished": 0}
     chance = random.Random(1)
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
@@ -267,8 +271,9 @@ def test_a_killed_add_leaves_nothing_a_whole_pair_or_one_that_is_named(ns):
         def once(delay):
             os.write(process.stdin.fileno(), b"x")
             pid = int(process.stdout.readline())
-            began = time.monotonic()
             os.write(process.stdin.fileno(), b"x")
+            assert process.stdout.readline() == b"begun\n"
+            began = time.monotonic()
             if delay is not None:
                 time.sleep(delay)
                 with suppress(ProcessLookupError):
