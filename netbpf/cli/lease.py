@@ -39,23 +39,41 @@ Count = Annotated[
 @app.command(
     cls=ChangingCommand, epilog="Example: netbpf lease add -n pod nk0 eth0:3 --nic-netns pid:1"
 )
-def add(netkit: Netkit, nic: Nic, nic_netns: NicNetns = None, count: Count = 1) -> None:
+def add(
+    netkit: Netkit,
+    nic: Nic,
+    nic_netns: NicNetns = None,
+    count: Count = 1,
+    steer: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FLOW",
+            help="Take the queue out of RSS and send PROTO[:ADDRESS]:PORT to it (tcp:443), or rss: "
+            "only the first. Again for another.",
+        ),
+    ] = None,
+) -> None:
     """Lease rx queues of a NIC to a netkit device; only its deletion ends a lease."""
     from netbpf.netkit import lease
+    from netbpf.netkit import steer as steering
 
     device, queue = queue_of(nic)
     if settings.dry_run:
+        queues = range(queue, queue + count)
         operation = f"lease {device}:{queue} to {netkit}"
-        for finding in lease.check(netkit, device, queue, nic_netns=nic_netns, count=count):
+        found = lease.check(netkit, device, queue, nic_netns=nic_netns, count=count)
+        if steer is not None and not found:
+            found = steering.check(netkit, device, queues, steer, nic_netns=nic_netns)
+        for finding in found:
             if finding.blocks:
                 raise finding.as_error(operation)
-        words = ", ".join(f"{device}:{number}" for number in range(queue, queue + count))
+        words = ", ".join(f"{device}:{number}" for number in queues)
         emit(
             {"dry_run": True, "lease": None, "leases": []},
             lambda: say(f"would lease {words} to {netkit}"),
         )
         return
-    made = lease.add(netkit, device, queue, nic_netns=nic_netns, count=count)
+    made = lease.add(netkit, device, queue, nic_netns=nic_netns, count=count, steer=steer)
     documents = [each.seen_from(settings.netns).as_json() for each in made]
     emit({"lease": documents[0], "leases": documents}, lambda: _table(made))
 
@@ -135,11 +153,18 @@ def delete(
         bool,
         typer.Option("--recreate", help="Make the single device again, with its other leases."),
     ] = False,
+    steer: Annotated[
+        bool,
+        typer.Option("--steer", help="Of NIC:QUEUE, take back only what --steer did; no lease."),
+    ] = False,
 ) -> None:
     """End leases, for which the device has to go; without --recreate, say what else would."""
     from netbpf.netkit import lease
     from netbpf.netkit.lease_end import NOT_BROUGHT_BACK
 
+    if steer:
+        _unsteer(netkit, recreate)
+        return
     device, queue = queue_of(netkit) if ":" in netkit else (netkit, None)
     do = lease.plan if settings.dry_run else lease.delete
     done = do(device, queue, recreate=recreate)
@@ -158,6 +183,20 @@ def delete(
         note(f"{done.device.name} is made again, without {NOT_BROUGHT_BACK}")
 
     emit({"dry_run": settings.dry_run, **document}, render)
+
+
+def _unsteer(nic: str, recreate: bool) -> None:
+    from netbpf.errors import NotFoundError
+    from netbpf.netkit import steer
+
+    if recreate:
+        raise ValueError("--steer ends no lease: it goes without --recreate")
+    device, queue = queue_of(nic)
+    if settings.dry_run:
+        raise ValueError("--steer has no --dry-run")
+    if not steer.undo_at(device, queue):
+        raise NotFoundError("steering", nic, hint="nothing was done there by --steer")
+    emit({"dry_run": False, "deleted": [], "leases": []}, lambda: say(f"{nic} is not steered to"))
 
 
 def queue_of(text: str) -> tuple[str, int]:

@@ -6,8 +6,11 @@ A netkit device gets a virtual rx queue that stands for one of a NIC's. Since Li
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from netbpf.errors import ConflictError, NotFoundError
 from netbpf.interrupts import held
+from netbpf.netkit import steer as steering
 from netbpf.netkit.lease_check import Finding, Purpose, check, half_done, peer_hint
 from netbpf.netkit.lease_end import Ended, delete, plan
 from netbpf.netkit.lease_model import End, Lease, Survey, Unknown
@@ -43,6 +46,7 @@ def add(
     *,
     nic_netns: NetNS | str | None = None,
     count: int = 1,
+    steer: Sequence[str] | None = None,
 ) -> list[Lease]:
     """Lease rx queues of a NIC to a netkit device of the calling thread's namespace.
 
@@ -57,7 +61,9 @@ def add(
     :param netkit: name or ifindex.
     :param queue: the NIC's rx queue.
     :param nic_netns: where the NIC is: a handle, or a name, a path or ``pid:N``.
-    :raises ValueError: a number that cannot mean anything.
+    :param steer: keep what RSS spreads off the queues, and send these flows to the queue
+        (`steer.flows`); done before the lease, and taken back when that is refused.
+    :raises ValueError: a number or a flow that cannot mean anything.
     :raises NotSupportedError: this kernel knows no leases.
     :raises NotFoundError: there is no such device or namespace.
     :raises ConflictError: the device has all these queues already.
@@ -69,6 +75,7 @@ def add(
     check_range("queue", queue, 0, 0xFFFFFFFF)
     check_range("count", count, 1, 0xFFFF)
     queues = range(queue, queue + count)
+    flows = steering.flows(steer or ())
     with opened(netkit, nic, nic_netns) as sides:
         made: dict[int, int] = own_leases(sides, queues) if count > 1 else {}
         wanted = [number for number in queues if number not in made]
@@ -81,12 +88,24 @@ def add(
             for finding in half_done(sides, wanted):
                 if finding.blocks:
                     raise finding.as_error(_operation(sides, finding.queue or queue))
+        if steer is not None:
+            for finding in steering.refusals(sides.nic, wanted, flows):
+                raise finding.as_error(_operation(sides, queue))
+            steering.apply(sides.nic, wanted, flows)
+        number = queue
         try:
             nsid = sides.nsid()
             for number in wanted:
                 with held():
                     made[number] = sides.create(number, nsid)
-        except Refusal as refusal:
+        except BaseException as error:
+            if steer is not None:
+                for spare in wanted:
+                    if spare not in made:
+                        steering.undo(sides.nic, spare)
+            if not isinstance(error, Refusal):
+                raise
+            refusal = error
             left = _left(sides, {number: made[number] for number in wanted if number in made})
             hint = peer_hint(sides) if refusal.extack == PRIMARY else None
             raise explained(_operation(sides, number), refusal, left, hint) from refusal

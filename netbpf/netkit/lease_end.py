@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from netbpf.errors import ConflictError, NetbpfError, NotFoundError
 from netbpf.interrupts import held
 from netbpf.netkit import device as devices
+from netbpf.netkit import steer
 from netbpf.netkit.lease_model import Lease
 from netbpf.netkit.lease_reading import survey
 from netbpf.netkit.lease_refusal import explained
@@ -110,6 +111,7 @@ def delete(netkit: str | int, queue: int | None = None, *, recreate: bool = Fals
                 hint=f"it was deleted; by hand it is {_by_hand(planned)}",
                 code="half_done",
             ) from error
+        _no_longer_steered(made, planned.ended)
     now = devices.get(made.ifindex)
     return Ended(now, planned.ended, now.leases)
 
@@ -137,6 +139,14 @@ def _lease(made: Device, lease: Lease) -> None:
 
     assert lease.nic is not None
     leases.add(made.ifindex, lease.nic.ifindex, lease.nic.queue, nic_netns=lease.nic.netns)
+
+
+def _no_longer_steered(made: Device, ended: Sequence[Lease]) -> None:
+    """Take back what was done at the NICs for the leases that ended, where they are known."""
+    for lease in ended:
+        if lease.nic is not None:
+            with opened(made.ifindex, lease.nic.ifindex, lease.nic.netns) as sides:
+                steer.undo(sides.nic, lease.nic.queue)
 
 
 def _see_that_they_can_be_had(device: Device, kept: Sequence[Lease], operation: str) -> None:

@@ -6,12 +6,15 @@ include/uapi/linux/ethtool_netlink_generated.h of Linux 7.2.
 from __future__ import annotations
 
 import errno
+import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from pyroute2.netlink import genlmsg
 from pyroute2.netlink.generic.ethtool import ethtool_rings_msg, ethtoolheader
 
+from netbpf.netlink.attributes import attribute, u32
 from netbpf.netlink.genl import Genl
 from netbpf.netlink.refusals import refusals
 from netbpf.netlink.rtnl import Refusal
@@ -22,6 +25,12 @@ RINGS_GET = 15
 RINGS_SET = 16
 CHANNELS_GET = 17
 CHANNELS_SET = 18
+RSS_GET = 38
+RSS_SET = 48
+
+_RSS_HEADER, _RSS_INDIR = 1, 4
+_HEADER_DEV_INDEX = 1
+_NESTED = 0x8000
 
 Split = Literal["unknown", "off", "on"]
 _SPLITS: dict[int, Split] = {0: "unknown", 1: "off", 2: "on"}
@@ -135,6 +144,39 @@ def set_combined(ethtool: Ethtool, ifindex: int, count: int) -> None:
     ]
     with refusals("set channels"):
         ethtool.ask(CHANNELS_SET, _channels_msg(), attrs)
+
+
+def rss_table(ethtool: Ethtool, ifindex: int) -> list[int] | None:
+    """The queues among which RSS spreads what arrives; None: the NIC has no such table.
+
+    Since Linux 6.3 (net/ethtool/rss.c).
+    """
+    with refusals("read the RSS table"):
+        try:
+            (answer,) = ethtool.call(RSS_GET, _rss_header(ifindex))
+        except Refusal as error:
+            if error.errno == errno.EOPNOTSUPP:
+                return None
+            raise
+    packed = answer.get(_RSS_INDIR)
+    return list(struct.unpack(f"={len(packed) // 4}I", packed)) if packed else None
+
+
+def set_rss_table(ethtool: Ethtool, ifindex: int, table: Sequence[int]) -> None:
+    """Change the queues among which RSS spreads what arrives, as ``ethtool -X`` does.
+
+    :param table: of the size that `rss_table` tells.
+    :raises NetlinkError: the kernel or the driver refused.
+
+    Since Linux 6.17 (ethnl_rss_set in net/ethtool/rss.c).
+    """
+    indir = attribute(_RSS_INDIR, struct.pack(f"={len(table)}I", *table))
+    with refusals("set the RSS table"):
+        ethtool.call(RSS_SET, _rss_header(ifindex) + indir)
+
+
+def _rss_header(ifindex: int) -> bytes:
+    return attribute(_RSS_HEADER | _NESTED, attribute(_HEADER_DEV_INDEX, u32(ifindex)))
 
 
 def _get(ethtool: Ethtool, command: int, message: Any, header: str, ifindex: int) -> Any:
