@@ -91,9 +91,10 @@ def add(
         if steer is not None:
             for finding in steering.refusals(sides.nic, wanted, flows):
                 raise finding.as_error(_operation(sides, queue))
-            steering.apply(sides.nic, wanted, flows)
         number = queue
         try:
+            if steer is not None:
+                steering.apply(sides.nic, wanted, flows)
             nsid = sides.nsid()
             for number in wanted:
                 with held():

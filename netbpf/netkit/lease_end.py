@@ -111,7 +111,7 @@ def delete(netkit: str | int, queue: int | None = None, *, recreate: bool = Fals
                 hint=f"it was deleted; by hand it is {_by_hand(planned)}",
                 code="half_done",
             ) from error
-        _no_longer_steered(made, planned.ended)
+    _no_longer_steered(made, planned.ended)
     now = devices.get(made.ifindex)
     return Ended(now, planned.ended, now.leases)
 

@@ -161,8 +161,10 @@ class TestRealNic:
 
     @pytest.mark.needs("netkit-single")
     def test_with_the_lease_and_its_end(self, ns: NetNS) -> None:
-        with netkit_single(ns, "nk0", rx_queues=2):
-            where = ("-n", ns.name, "nk0", str(NIC), "--nic-netns", f"pid:{os.getpid()}")
+        with netkit_single(ns, "nk0", rx_queues=2), NetNS.current() as first:
+            # Not /proc/self/ns/net: it is read when netbpf has gone to the other namespace.
+            place = f"/proc/self/fd/{first.fileno()}"
+            where = ("-n", ns.name, "nk0", str(NIC), "--nic-netns", place)
             found = netbpf("-j", "lease", "check", *where)
             if found.status != 0:
                 pytest.skip(f"{NIC} cannot be leased: {found.out}")
