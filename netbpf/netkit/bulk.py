@@ -15,8 +15,8 @@ from netbpf.netkit import marks
 from netbpf.netkit.model import Settings, check_addresses
 from netbpf.netkit.removal import delete_together
 from netbpf.netkit.request import (
+    Bodies,
     at_peer,
-    body,
     check_taken,
     create,
     free_names,
@@ -65,10 +65,11 @@ def make(rtnl: Rtnl, wanted: Sequence[Settings]) -> list[Made]:
         if any(settings.in_steps for settings in wanted):
             mark = stack.enter_context(marks.making())
         made = stack.enter_context(_taken_back_on_failure())
+        bodies = Bodies()
         for start in range(0, len(wanted), _BATCH):
             part = wanted[start : start + _BATCH]
             with held():
-                _create(rtnl, part, mark, made)
+                _create(rtnl, part, mark, bodies, made)
         if mark is not None:
             _check_all(rtnl, wanted, made)
             for settings, device in zip(wanted, made, strict=True):
@@ -99,14 +100,17 @@ def _named(wanted: Sequence[Settings]) -> Sequence[Settings]:
     ]
 
 
-def _create(rtnl: Rtnl, part: Sequence[Settings], mark: int | None, made: list[Made]) -> None:
+def _create(
+    rtnl: Rtnl, part: Sequence[Settings], mark: int | None, bodies: Bodies, made: list[Made]
+) -> None:
     """Ask for devices and note down those that were made, also where one was refused."""
     if len(part) == 1:
         made.append(create(rtnl, part[0], mark if part[0].in_steps else None))
         return
-    bodies = [body(settings, mark if settings.in_steps else None) for settings in part]
+    of = bodies.of
+    packed = [of(settings, mark if settings.in_steps else None) for settings in part]
     failed: NetbpfError | None = None
-    for settings, outcome in zip(part, links.create_many(rtnl, bodies), strict=True):
+    for settings, outcome in zip(part, links.create_many(rtnl, packed), strict=True):
         if not isinstance(outcome, Refusal):
             made.append(outcome)
             continue

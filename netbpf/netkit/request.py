@@ -10,6 +10,7 @@ import socket
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any
 
 from netbpf.errors import KernelError, NetbpfError, NotFoundError, NotSupportedError
@@ -66,7 +67,7 @@ def create(rtnl: Rtnl, settings: Settings, mark: int | None) -> links.Made:
     for turn in range(_NAME_TRIES):
         peer = settings.peer or _free_name(settings, turn)
         try:
-            return links.create(rtnl, body(replace(settings, peer=peer), mark))
+            return links.create(rtnl, Bodies().of(replace(settings, peer=peer), mark))
         except Refusal as error:
             if error.errno == errno.EEXIST:
                 if _leftover_removed(rtnl, settings.name):
@@ -93,13 +94,35 @@ def refused(rtnl: Rtnl, settings: Settings, error: Refusal) -> NetbpfError:
     return explained(f"add {settings.name}", error, meanings)
 
 
-def body(settings: Settings, mark: int | None = None) -> bytes:
-    """The message that makes a device; what it cannot hold is left for later messages."""
-    return links.new_body(
-        settings.name,
-        uapi.KIND,
-        data=_data(settings, mark),
-        attributes=given(
+class Bodies:
+    """The messages that make devices; what two in a row have in common is packed once."""
+
+    def __init__(self) -> None:
+        self._key: object = None
+        self._template: links.Template | None = None
+
+    def of(self, settings: Settings, mark: int | None) -> bytes:
+        """The message for one; what it cannot hold is left for later messages."""
+        other = settings.peer_netns
+        key = (_ALL_BUT_NAMES(settings), other and other.fileno(), mark)
+        if self._template is None or key != self._key:
+            self._template, self._key = _template(settings, mark), key
+        return self._template.body(settings.name, settings.peer)
+
+
+_ALL_BUT_NAMES = attrgetter(
+    *("single", "mode", "policy", "peer_policy", "scrub", "peer_scrub", "headroom", "tailroom"),
+    *("rx_queues", "peer_rx_queues", "mtu", "peer_mtu", "mac", "peer_mac", "group", "peer_group"),
+    "up",
+)
+"""Of the settings that the message holds."""
+
+
+def _template(settings: Settings, mark: int | None) -> links.Template:
+    return links.netkit_template(
+        _data(settings),
+        None if settings.single else _peer(settings, mark),
+        given(
             IFLA_NUM_RX_QUEUES=settings.rx_queues,
             IFLA_MTU=settings.mtu,
             IFLA_ADDRESS=settings.mac,
@@ -160,7 +183,7 @@ def _is_here(name: str) -> bool:
     return any(name == other for _, other in socket.if_nameindex())
 
 
-def _data(settings: Settings, mark: int | None = None) -> list[tuple[str, Any]]:
+def _data(settings: Settings) -> list[tuple[str, Any]]:
     data = given(
         IFLA_NETKIT_MODE=settings.mode,
         IFLA_NETKIT_HEADROOM=settings.headroom,
@@ -169,15 +192,6 @@ def _data(settings: Settings, mark: int | None = None) -> list[tuple[str, Any]]:
     if settings.single:
         # It refuses policies and scrubs, even those that it has.
         return [*data, ("IFLA_NETKIT_PAIRING", uapi.SINGLE)]
-    other = settings.peer_netns
-    nest = given(
-        IFLA_IFNAME=settings.peer,
-        IFLA_NET_NS_FD=None if other is None else other.fileno(),
-        IFLA_NUM_RX_QUEUES=settings.peer_rx_queues,
-        IFLA_MTU=settings.mtu if settings.peer_mtu is None else settings.peer_mtu,
-        IFLA_ADDRESS=settings.peer_mac,
-        IFLA_GROUP=settings.peer_group if mark is None else mark,
-    )
     return [
         *data,
         *given(
@@ -186,8 +200,18 @@ def _data(settings: Settings, mark: int | None = None) -> list[tuple[str, Any]]:
             IFLA_NETKIT_SCRUB=settings.scrub or "default",
             IFLA_NETKIT_PEER_SCRUB=settings.peer_scrub or "default",
         ),
-        ("IFLA_NETKIT_PEER_INFO", {"attrs": nest}),
     ]
+
+
+def _peer(settings: Settings, mark: int | None) -> list[tuple[str, Any]]:
+    other = settings.peer_netns
+    return given(
+        IFLA_NET_NS_FD=None if other is None else other.fileno(),
+        IFLA_NUM_RX_QUEUES=settings.peer_rx_queues,
+        IFLA_MTU=settings.mtu if settings.peer_mtu is None else settings.peer_mtu,
+        IFLA_ADDRESS=settings.peer_mac,
+        IFLA_GROUP=settings.peer_group if mark is None else mark,
+    )
 
 
 def given(**attributes: str | int | None) -> list[tuple[str, Any]]:

@@ -37,6 +37,7 @@ _RTEXT_FILTER_SKIP_STATS = 1 << 3
 
 _IFINFO = struct.Struct("=BxHiII")
 """struct ifinfomsg: family, type, index, flags, change."""
+_NO_DEVICE = bytes(_IFINFO.size)
 
 # include/uapi/linux/if_link.h
 _LINK, _MTU, _ADDRESS, _IFNAME, _OPERSTATE, _LINKINFO, _IFALIAS, _GROUP = 5, 4, 1, 3, 16, 18, 20, 27
@@ -67,7 +68,7 @@ _TABLE: Table = {
 
 
 def _peer(nest: Mapping[str, Attributes]) -> bytes:
-    return _IFINFO.pack(0, 0, 0, 0, 0) + pack(_TABLE, nest["attrs"])
+    return _NO_DEVICE + pack(_TABLE, nest["attrs"])
 
 
 _DATA_TABLE: Table = {
@@ -100,6 +101,27 @@ class Link:
     alias: str | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
     """A netkit device's own attributes, by their UAPI names; empty for other kinds."""
+
+
+@dataclass(frozen=True)
+class Template:
+    """The RTM_NEWLINK of devices that differ by name: all else in it is packed once."""
+
+    head: bytes
+    general: bytes
+    kind: bytes
+    data: bytes
+    peer: bytes | None
+    """The attributes of the other end; None: nothing is said of one."""
+
+    def body(self, name: str, peer: str | None) -> bytes:
+        """The message for these names; without one for the peer, the kernel finds one."""
+        data = self.data
+        if self.peer is not None:
+            named = b"" if peer is None else attribute(_IFNAME, text(peer))
+            data += attribute(netkit.PEER_INFO[1], _NO_DEVICE + named + self.peer)
+        info = attribute(_LINKINFO, self.kind + attribute(_INFO_DATA, data))
+        return self.head + attribute(_IFNAME, text(name)) + self.general + info
 
 
 class Made(NamedTuple):
@@ -173,20 +195,29 @@ def add(
 
 
 def new_body(
-    name: str | None,
-    kind: str,
-    *,
-    data: Attributes = (),
-    attributes: Attributes = (),
-    up: bool = False,
+    name: str | None, kind: str, *, data: Attributes = (), attributes: Attributes = ()
 ) -> bytes:
-    """The RTM_NEWLINK that makes a device; the same for many that differ by name is quickest."""
+    """The RTM_NEWLINK that makes a device; for many that differ by name there is `Template`."""
     named = [] if name is None else [("IFLA_IFNAME", name)]
+    return _NO_DEVICE + pack(_TABLE, [*named, *attributes]) + _link_info(kind, data)
+
+
+def netkit_template(
+    data: Attributes, peer: Attributes | None, attributes: Attributes, *, up: bool
+) -> Template:
+    """The template of netkit devices.
+
+    :param data: the kind's own attributes (IFLA_INFO_DATA).
+    :param peer: the general ones of the other end, but its name; None: of none.
+    :param attributes: the general ones (IFLA_MTU …), but the name.
+    """
     flags = IFF_UP if up else 0
-    return (
-        _IFINFO.pack(0, 0, 0, flags, flags)
-        + pack(_TABLE, [*named, *attributes])
-        + _link_info(kind, data)
+    return Template(
+        head=_IFINFO.pack(0, 0, 0, flags, flags),
+        general=pack(_TABLE, attributes),
+        kind=attribute(_INFO_KIND, text(netkit.KIND)),
+        data=pack(_DATA_TABLE, data),
+        peer=None if peer is None else pack(_TABLE, peer),
     )
 
 

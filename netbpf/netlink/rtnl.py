@@ -193,7 +193,7 @@ class Rtnl:
         length = self._socket.recv_into(self._buffer, 0, socket.MSG_TRUNC)
         if length > len(self._buffer):
             raise OSError(errno.EMSGSIZE, f"a netlink answer of {length} bytes")
-        return bytes(self._buffer[:length])
+        return bytes(memoryview(self._buffer)[:length])
 
 
 def _packed(kind: int, flags: int, number: int, body: bytes) -> bytes:

@@ -124,17 +124,33 @@ def test_settings_that_mean_nothing(wanted, error, why):
 
 
 def test_both_ends_get_their_settings_explicitly():
-    data = dict(request._data(Settings(name="nk0", peer="p0", mtu=1400, peer_rx_queues=2)))
-    assert data == {
+    wanted = Settings(name="nk0", peer="p0", mtu=1400, peer_rx_queues=2)
+    assert dict(request._data(wanted)) == {
         "IFLA_NETKIT_MODE": 1,
         "IFLA_NETKIT_POLICY": 0,
         "IFLA_NETKIT_PEER_POLICY": 0,
         "IFLA_NETKIT_SCRUB": 1,
         "IFLA_NETKIT_PEER_SCRUB": 1,
-        "IFLA_NETKIT_PEER_INFO": {
-            "attrs": [("IFLA_IFNAME", "p0"), ("IFLA_NUM_RX_QUEUES", 2), ("IFLA_MTU", 1400)]
-        },
     }
+    assert request._peer(wanted, None) == [("IFLA_NUM_RX_QUEUES", 2), ("IFLA_MTU", 1400)]
+    assert dict(request._peer(Settings(name="nk0", peer_mtu=9, peer_group=5), 7)) == {
+        "IFLA_MTU": 9,
+        "IFLA_GROUP": 7,
+    }
+
+
+def test_messages_packed_in_a_row_are_those_packed_alone():
+    several = request.Bodies()
+    plain = list(Settings.numbered("nk{}", range(9, 12), peer="p{}"))
+    other = Settings(name="other", mtu=1400, peer_group=5, up=True)
+    single = Settings(name="one", single=True)
+    for wanted in (*plain, other, plain[0], single, Settings(name="x"), other):
+        for mark in (None, 7):
+            alone = request.Bodies().of(wanted, mark)
+            assert several.of(wanted, mark) == alone
+            names = [name.encode() + b"\0" for name in (wanted.name, wanted.peer) if name]
+            assert all(name in alone for name in names)
+    assert several.of(plain[0], None) != several.of(plain[1], None)
 
 
 def test_a_single_device_is_asked_for_without_what_it_refuses():
