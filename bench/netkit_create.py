@@ -8,6 +8,11 @@ ratio of 1.3 at the most. It ends with what show and delete cost.
 
 The kernel names the peers, as `ip -batch` can name only one: it takes the word `peer` of a second
 line for a duplicate (seen with iproute2 6.15).
+
+Packing by hand won: what the messages have in common is packed once, a dozen goes out with one
+system call, and each is answered by the new device. Seen on a busy host, Linux 7.2 in the lab under
+TCG, 1000 pairs, six rounds: `add_many` 1.21; the same without its settings and checks, the name
+replaced in a message, 1.14; a system call for each 1.39; with names for the peers 0.88.
 """
 
 from __future__ import annotations
