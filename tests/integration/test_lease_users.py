@@ -132,7 +132,7 @@ class TestNetdevsim:
 
 
 @pytest.mark.needs("netkit-single")
-@pytest.mark.skipif(NIC is None, reason="NETBPF_TEST_NIC names no NIC and queue (docs/hardware.md)")
+@pytest.mark.real_nic
 class TestRealNic:
     def test_io_uring_receives_through_the_lease(self, ns: NetNS) -> None:
         name, queue = str(NIC).rsplit(":", 1)

@@ -86,7 +86,7 @@ def rules(name: str) -> int:
     return int(found[1]) if found else -1
 
 
-@pytest.mark.skipif(NIC is None, reason="NETBPF_TEST_NIC names no NIC and queue (docs/hardware.md)")
+@pytest.mark.real_nic
 class TestRealNic:
     @pytest.fixture(autouse=True)
     def _as_it_was(self) -> Iterator[None]:
