@@ -11,13 +11,14 @@ SIGNALS = {signal.SIGINT, signal.SIGTERM}
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Let no interruption in; one that comes meanwhile has come too late, and is forgotten."""
+    """Let no interruption in; one that comes meanwhile, or until the process ends, is too late."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
     finally:
-        while late := signal.sigpending() & SIGNALS - before:
-            signal.sigwait(late)
+        # What is pending for an ignored signal is forgotten (kernel/signal.c: do_sigaction).
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 

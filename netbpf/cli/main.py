@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from typer._click.exceptions import ClickException, UsageError
@@ -61,10 +61,13 @@ def root(
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command line and return its exit status; nothing is raised."""
+    """Run one command line and return its exit status; nothing is raised.
+
+    The process is the command's: how it takes SIGINT and SIGTERM stays as the command leaves it.
+    """
     arguments = sys.argv[1:] if argv is None else argv
     settings.reset()
-    previous = _on_sigterm()
+    _on_sigterm()
     try:
         result = typer.main.get_command(app).main(
             args=list(arguments), prog_name="netbpf", standalone_mode=False
@@ -90,9 +93,6 @@ def main(argv: list[str] | None = None) -> int:
         words = f"{type(error).__name__}: {error}"
         hint = "this is a mistake in netbpf: please report it with the output of --debug"
         return _report(arguments, error, words, exit_status.REFUSED, code="internal", hint=hint)
-    finally:
-        if previous is not None:
-            signal.signal(signal.SIGTERM, previous)
 
 
 def _words(error: Exception) -> str:
@@ -147,14 +147,14 @@ def _before_dashes(arguments: list[str]) -> list[str]:
     return arguments[: arguments.index("--")] if "--" in arguments else arguments
 
 
-def _on_sigterm() -> Any:
+def _on_sigterm() -> None:
     """Let SIGTERM end a command as Ctrl-C does, so that nothing stays half-made."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     try:
-        return signal.signal(signal.SIGTERM, interrupt)
+        signal.signal(signal.SIGTERM, interrupt)
     except ValueError:
         # Not the main thread: whoever runs us here has their own ways.
-        return None
+        pass

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
 from typing import Any
@@ -37,10 +39,21 @@ class Result:
         return error
 
 
+@contextmanager
+def own_signals() -> Iterator[None]:
+    """A command takes signals its own way until its process ends: here they are put back."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def netbpf(*arguments: object) -> Result:
     """Run one command line in this process: quick, and the same code as the program's."""
     out, err = StringIO(), StringIO()
-    with redirect_stdout(out), redirect_stderr(err):
+    with own_signals(), redirect_stdout(out), redirect_stderr(err):
         status = main([str(argument) for argument in arguments])
     assert "Traceback" not in err.getvalue(), err.getvalue()
     return Result(status, out.getvalue(), err.getvalue())

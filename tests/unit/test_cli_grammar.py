@@ -16,13 +16,14 @@ import typer
 from netbpf.cli import main as entry
 from netbpf.cli.command import Command
 from netbpf.cli.settings import settings
+from tests.netns_fixtures.cli import own_signals
 
 NOUNS = ["netkit", "lease", "tcx", "netns", "prog", "link", "map"]
 
 
 def run(*arguments: str) -> tuple[int, str, str]:
     out, err = StringIO(), StringIO()
-    with redirect_stdout(out), redirect_stderr(err):
+    with own_signals(), redirect_stdout(out), redirect_stderr(err):
         status = entry.main(list(arguments))
     return status, out.getvalue(), err.getvalue()
 
