@@ -57,4 +57,4 @@ def test_the_kernel_refuses(
         assert caught.value.errno == number
         assert explained("lease", caught.value).code == code
         with entered(nic.host), Netdev() as family:
-            assert all(found.lease is None for found in netdev.queues(family, nic.nic_ifindex))
+            assert all(found.lessee is None for found in netdev.queues(family, nic.nic_ifindex))
