@@ -51,6 +51,8 @@ RefArgument = Annotated[
         metavar="REF", help="One of the chain: id:N, name:NAME, tag:HEX, link:N or pin:PATH."
     ),
 ]
+Before = Annotated[str | None, typer.Option(metavar="REF", help="Directly before this one.")]
+After = Annotated[str | None, typer.Option(metavar="REF", help="Directly after this one.")]
 Expected = Annotated[
     int | None,
     typer.Option(
@@ -98,12 +100,8 @@ def attach(
     device: Device,
     hook: HookName,
     prog: Prog,
-    before: Annotated[
-        str | None, typer.Option(metavar="REF", help="Directly before this one.")
-    ] = None,
-    after: Annotated[
-        str | None, typer.Option(metavar="REF", help="Directly after this one.")
-    ] = None,
+    before: Before = None,
+    after: After = None,
     first: Annotated[bool, typer.Option("--first", help="At the start.")] = False,
     last: Annotated[bool, typer.Option("--last", help="At the end (the default).")] = False,
     replace: Annotated[
@@ -244,12 +242,8 @@ def move(
     device: Device,
     hook: HookName,
     ref: RefArgument,
-    before: Annotated[
-        str | None, typer.Option(metavar="REF", help="Directly before this one.")
-    ] = None,
-    after: Annotated[
-        str | None, typer.Option(metavar="REF", help="Directly after this one.")
-    ] = None,
+    before: Before = None,
+    after: After = None,
     first: Annotated[bool, typer.Option("--first", help="To the start.")] = False,
     last: Annotated[bool, typer.Option("--last", help="To the end.")] = False,
     expected_revision: Expected = None,

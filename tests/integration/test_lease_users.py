@@ -138,7 +138,15 @@ class TestRealNic:
         name, queue = str(NIC).rsplit(":", 1)
         with netkit_single(ns, "nk0", rx_queues=2, up=True) as made, NetNS.current() as first:
             set_up(first, name)
-            where = ("-n", ns.name, "nk0", str(NIC), "--nic-netns", "/proc/self/ns/net")
+            # Not /proc/self/ns/net: netbpf has entered the other namespace when it reads that.
+            where = (
+                "-n",
+                ns.name,
+                "nk0",
+                str(NIC),
+                "--nic-netns",
+                f"/proc/self/fd/{first.fileno()}",
+            )
             found = netbpf("-j", "lease", "check", *where, "--for", "io-uring")
             assert found.status == 0, found.out
             ok("lease", "add", *where)
@@ -149,12 +157,21 @@ class TestRealNic:
             assert shown["user"] is None
 
     def test_af_xdp_without_copies_through_the_lease(self, ns: NetNS) -> None:
-        with netkit_single(ns, "nk0", rx_queues=2, up=True) as made:
-            where = ("-n", ns.name, "nk0", str(NIC), "--nic-netns", "/proc/self/ns/net")
+        with netkit_single(ns, "nk0", rx_queues=2, up=True) as made, NetNS.current() as first:
+            where = (
+                "-n",
+                ns.name,
+                "nk0",
+                str(NIC),
+                "--nic-netns",
+                f"/proc/self/fd/{first.fileno()}",
+            )
             found = netbpf("-j", "lease", "check", *where, "--for", "af-xdp")
             codes = [each["code"] for each in found.json["findings"]]
-            if "no_zero_copy" in codes:
-                pytest.skip(f"the driver of {NIC} has no zero-copy AF_XDP")
             ok("lease", "add", *where)
+            if "no_zero_copy" in codes:
+                with pytest.raises(OSError), xdp_socket(ns, made.ifindex, 1, ZEROCOPY):
+                    pass
+                return
             with xdp_socket(ns, made.ifindex, 1, ZEROCOPY):
                 assert ok("lease", "show", "nk0")["leases"][0]["user"] == "xsk"
