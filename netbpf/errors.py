@@ -126,19 +126,34 @@ class StaleRevisionError(BpfError):
     """The chain is not at revision ``expected``; ``current`` is its revision now, if known.
 
     ``expected`` is None where the caller named none, and the chain changed at every try.
+    ``changes`` says what happened since, a phrase each ("came: first (id:42) at position 0"), where
+    the chain is known that was at ``expected``; ``now`` is what it holds, where it is not.
     """
 
-    def __init__(self, operation: str, *, expected: int | None, current: int | None = None) -> None:
+    def __init__(
+        self,
+        operation: str,
+        *,
+        expected: int | None,
+        current: int | None = None,
+        changes: Sequence[str] = (),
+        now: str | None = None,
+    ) -> None:
         self.expected = expected
         self.current = current
-        now = "" if current is None else f", it is at {current} now"
-        super().__init__(
-            operation,
-            _errno.ESTALE,
-            f"the chain is not at revision {expected}{now}"
+        self.changes = tuple(changes)
+        is_at = "" if current is None else f", it is at {current} now"
+        reason = (
+            f"the chain is not at revision {expected}{is_at}"
             if expected is not None
-            else f"others keep changing the chain{now}",
-            hint="look at the chain again, then decide",
+            else f"others keep changing the chain{is_at}"
+        )
+        if changes:
+            reason += f"; {'; '.join(changes)}"
+        elif now is not None:
+            reason += f"; now there are: {now}" if now else "; now it is empty"
+        super().__init__(
+            operation, _errno.ESTALE, reason, hint="look at the chain again, then decide"
         )
 
 

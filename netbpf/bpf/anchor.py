@@ -81,3 +81,19 @@ class Anchor:
             replaced = chain.find(self.replace)
             flags, position = flags | BPF_F_REPLACE, replaced.position
         return Landing(position, flags, relative, replaced)
+
+    def disagreement(self, chain: Chain) -> str | None:
+        """Why what is to be replaced does not stand where the anchor says; None where it does."""
+        if self.replace is None or (self.before is None and self.after is None):
+            return None
+        replaced = chain.find(self.replace)
+        if self.before is not None:
+            other, word, step = chain.find(self.before), "before", 1
+        elif self.after is not None:
+            other, word, step = chain.find(self.after), "after", -1
+        if replaced.position + step == other.position:
+            return None
+        return (
+            f"{replaced} at position {replaced.position} does not stand directly {word} {other} "
+            f"at position {other.position}"
+        )

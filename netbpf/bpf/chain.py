@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from netbpf.bpf.kobject import open_any_pin, wrong_kind
@@ -18,11 +18,15 @@ Target = Program | Link | Ref | str
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One place in a chain; ``link_id`` is None where the program was attached by itself."""
+    """One place in a chain; ``link_id`` is None where the program was attached by itself.
+
+    ``name`` is the program's, where the chain was noted down and the program may have gone since.
+    """
 
     position: int
     prog_id: int
     link_id: int | None
+    name: str | None = field(default=None, compare=False)
 
     def program(self) -> ProgramInfo | None:
         """What the kernel tells of the program; None when it has gone or we may not look."""
@@ -33,8 +37,9 @@ class Entry:
 
     def __str__(self) -> str:
         info = self.program()
-        name = f"{info.name} (id:{self.prog_id})" if info and info.name else f"id:{self.prog_id}"
-        return f"{name} by link:{self.link_id}" if self.link_id else name
+        name = info.name if info else self.name
+        words = f"{name} (id:{self.prog_id})" if name else f"id:{self.prog_id}"
+        return f"{words} by link:{self.link_id}" if self.link_id else words
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,9 @@ class Chain:
     revision: int
     entries: tuple[Entry, ...]
 
+    def __str__(self) -> str:
+        return ", ".join(f"{entry.position} {entry}" for entry in self.entries)
+
     def find(self, target: Target) -> Entry:
         """The entry that ``target`` names.
 
@@ -60,11 +68,10 @@ class Chain:
         matches = matcher(ref)
         found = [entry for entry in self.entries if matches(entry)]
         if not found:
-            here = ", ".join(f"{entry.position} {entry}" for entry in self.entries)
             raise NotFoundError(
                 *_words(ref),
                 where=f"in the chain at {self.hook}",
-                hint=f"there are: {here}" if here else "the chain is empty",
+                hint=f"there are: {self}" if self.entries else "the chain is empty",
             )
         if len(found) > 1:
             raise AmbiguousError("program", str(ref), [f"{e.position} {e}" for e in found])

@@ -24,6 +24,15 @@ class Change:
     def __bool__(self) -> bool:
         return bool(self.came or self.went or self.replaced or self.moved)
 
+    def phrases(self) -> list[str]:
+        """Each difference in words."""
+        return [
+            *(f"came: {entry} at position {entry.position}" for entry in self.came),
+            *(f"went: {entry}" for entry in self.went),
+            *(f"replaced: {old} by {new} at position {new.position}" for old, new in self.replaced),
+            *(f"moved: {new} to position {new.position}" for _, new in self.moved),
+        ]
+
 
 def change(before: Chain, after: Chain) -> Change:
     """What has to happen to ``before`` to make it ``after``."""

@@ -1,24 +1,38 @@
 """Moving an entry to another place in its chain.
 
-The kernel has no move: a program can be in a chain once, so it is taken out and put in again, and
-does not run in between (two RCU grace periods, 10 to 30 ms). When it cannot be put where it was
-asked for, it goes back to where it was.
+The kernel has no move, and a program can be in a chain once. So its new place is first taken by a
+placeholder, a program that does nothing; then another placeholder goes into the old place and the
+program into the new one, both in place, which takes effect at once: for some microseconds between
+those two the program does not run. Each step leaves a chain that works, and when one fails, those
+before it are taken back.
 """
 
 from __future__ import annotations
 
 import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+from netbpf.bpf import mprog_request as request
 from netbpf.bpf import pin as pins
+from netbpf.bpf import uapi
 from netbpf.bpf.anchor import Anchor
 from netbpf.bpf.chain import Chain, Entry, Target
 from netbpf.bpf.link import Link
-from netbpf.bpf.mprog import Hooks, Placed
+from netbpf.bpf.mprog import Expected, Hooks, Placed
 from netbpf.bpf.owners import link_owners
-from netbpf.bpf.prog import Program
-from netbpf.errors import ConflictError, NetbpfError, StaleRevisionError
+from netbpf.bpf.prog import Program, load
+from netbpf.errors import BpfError, ConflictError, NetbpfError, StaleRevisionError
 from netbpf.interrupts import held
+
+PLACEHOLDER = "netbpf_moving"
+"""The name of the program that keeps a place meanwhile."""
+
+_TRIES = 8
+# r0 = -1; exit: TCX_NEXT and NETKIT_NEXT.
+_NEXT = struct.pack("=BBhi", 0xB7, 0, 0, -1) + struct.pack("=BBhi", 0x95, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,86 +67,184 @@ def move(
     anchor: Anchor,
     *,
     named_pin: str | None = None,
-    expected_revision: int | None = None,
+    expected_revision: Expected = None,
 ) -> Moved:
-    """Take what ``target`` names out of its chain and put it in again where ``anchor`` says.
+    """Take what ``target`` names out of its place in the chain and put it where ``anchor`` says.
 
     A program that is there already stays untouched. A link cannot be attached twice, so its program
     gets a new link, under the old one's pins: only a link that nobody holds but netbpf's own pins
-    (and ``named_pin``) is moved.
+    (and ``named_pin``) is moved. In a full chain there is no room for a placeholder: the program is
+    taken out and attached again then, and does not run for one RCU grace period, 10 to 30 ms.
 
     :raises ConflictError: somebody else holds the link.
     :raises StaleRevisionError, NotFoundError, AmbiguousError, BpfError: as for ``Hooks.attach``.
     """
-    chain = hooks.chain(ifindex, hook)
-    if expected_revision not in (None, 0, chain.revision):
-        raise StaleRevisionError(
-            f"move at {hook}", expected=expected_revision, current=chain.revision
+    for attempt in range(_TRIES):
+        chain = hooks.expected(ifindex, hook, "move at", expected_revision)
+        entry = chain.find(target)
+        position = landing(chain, entry, anchor)
+        paths = _own_pins(entry, named_pin) if entry.link_id else []
+        if position == entry.position:
+            placed = Placed(ifindex, hook, position, chain.revision, entry.prog_id, entry.link_id)
+            return Moved(placed, position, tuple(paths))
+        with Program.from_id(entry.prog_id) as prog, held():
+            try:
+                placed = _Move(hooks, chain, entry, prog, paths).to(anchor)
+            except StaleRevisionError:
+                # Only the first step asks for the revision: nothing is changed yet.
+                if expected_revision is None and attempt < _TRIES - 1:
+                    continue
+                raise
+        return Moved(placed, entry.position, tuple(paths))
+    raise AssertionError("the last try returns or raises")
+
+
+class _Move:
+    """One move of ``entry``, which runs ``prog``; ``paths`` are its link's pins."""
+
+    def __init__(
+        self, hooks: Hooks, chain: Chain, entry: Entry, prog: Program, paths: list[str]
+    ) -> None:
+        self.hooks, self.chain, self.entry, self.prog, self.paths = (
+            hooks,
+            chain,
+            entry,
+            prog,
+            paths,
         )
-    entry = chain.find(target)
-    position = landing(chain, entry, anchor)
-    paths = _own_pins(entry, named_pin) if entry.link_id else []
-    if position == entry.position:
-        placed = Placed(ifindex, hook, position, chain.revision, entry.prog_id, entry.link_id)
-        return Moved(placed, position, tuple(paths))
-    with Program.from_id(entry.prog_id) as prog, held():
-        hooks.detach(ifindex, hook, _exactly(entry), expected_revision=chain.revision)
+
+    def to(self, anchor: Anchor) -> Placed:
+        with _placeholder() as new_place, _placeholder() as old_place:
+            try:
+                made = self._attach(new_place, anchor, self.chain)
+            except BpfError as error:
+                if error.code != "chain_full":
+                    raise
+                return self._by_detaching(anchor)
+            if made.link is None:
+                self._exchange_programs(old_place, new_place)
+            else:
+                with made.link:
+                    self._exchange_links(made.link, old_place, new_place)
+        return self._placed(made)
+
+    def _attach(self, prog: Program, anchor: Anchor, expected: Expected) -> Placed:
+        return self.hooks.attach(
+            self.chain.ifindex,
+            self.chain.hook,
+            prog,
+            before=anchor.before,
+            after=anchor.after,
+            first=anchor.first,
+            last=anchor.last,
+            link=self.entry.link_id is not None,
+            expected_revision=expected,
+        )
+
+    def _exchange_programs(self, old_place: Program, new_place: Program) -> None:
         try:
-            placed = _attach(hooks, ifindex, hook, prog, anchor, entry)
-        except NetbpfError:
-            _put_back(hooks, ifindex, hook, prog, chain, entry, paths)
+            self._replace(self.prog, old_place)
+            try:
+                self._replace(new_place, self.prog)
+            except BaseException:
+                self._replace(old_place, self.prog)
+                raise
+        except BaseException:
+            self._detach(new_place)
             raise
-        if placed.link is not None:
-            with placed.link:
-                _take_over(placed.link, paths)
-    return Moved(placed, entry.position, tuple(paths))
+        self._detach(old_place)
+
+    def _exchange_links(self, link: Link, old_place: Program, new_place: Program) -> None:
+        """``link`` keeps the new place; closing it without a pin gives that place up."""
+        with Link.from_id(self.entry.link_id or 0) as old, _pinned_beside(link, self.paths):
+            old.update(old_place, old=self.prog)
+            try:
+                link.update(self.prog, old=new_place)
+            except BaseException:
+                old.update(self.prog, old=old_place)
+                raise
+            old.detach()
+
+    def _replace(self, old: Program, new: Program) -> None:
+        place = self.hooks.hook(self.chain.hook)
+        try:
+            request.replace_program(place, self.chain.ifindex, new, old)
+        except OSError as error:
+            raise self.hooks.refused(self.chain, "update", error, new) from error
+
+    def _detach(self, placeholder: Program) -> None:
+        with suppress(NetbpfError):
+            # Gone already is as good.
+            self.hooks.detach(self.chain.ifindex, self.chain.hook, placeholder)
+
+    def _by_detaching(self, anchor: Anchor) -> Placed:
+        self.hooks.detach(
+            self.chain.ifindex,
+            self.chain.hook,
+            _exactly(self.entry),
+            expected_revision=self.chain.revision,
+        )
+        try:
+            made = self._attach(self.prog, anchor, None)
+        except NetbpfError:
+            self._keep(self._attach(self.prog, self._where_it_was(), None))
+            raise
+        self._keep(made)
+        return self._placed(made)
+
+    def _where_it_was(self) -> Anchor:
+        """Before the nearest follower that is still there, else at the end."""
+        now = self.hooks.chain(self.chain.ifindex, self.chain.hook)
+        for follower in self.chain.entries[self.entry.position + 1 :]:
+            if now.with_program(follower.prog_id):
+                return Anchor(before=f"id:{follower.prog_id}")
+        return Anchor()
+
+    def _keep(self, made: Placed) -> None:
+        if made.link is not None:
+            with made.link, _pinned_beside(made.link, self.paths):
+                pass
+
+    def _placed(self, made: Placed) -> Placed:
+        chain = self.hooks.chain(self.chain.ifindex, self.chain.hook)
+        now = chain.with_program(self.entry.prog_id)
+        return Placed(
+            ifindex=chain.ifindex,
+            hook=chain.hook,
+            position=now.position if now else None,
+            revision=chain.revision,
+            prog_id=self.entry.prog_id,
+            link_id=made.link_id,
+        )
 
 
 def _exactly(entry: Entry) -> str:
     return f"link:{entry.link_id}" if entry.link_id else f"id:{entry.prog_id}"
 
 
-def _attach(
-    hooks: Hooks, ifindex: int, hook: str, prog: Program, anchor: Anchor, entry: Entry
-) -> Placed:
-    return hooks.attach(
-        ifindex,
-        hook,
-        prog,
-        before=anchor.before,
-        after=anchor.after,
-        first=anchor.first,
-        last=anchor.last,
-        link=entry.link_id is not None,
-    )
+def _placeholder() -> Program:
+    return load(uapi.BPF_PROG_TYPE_SCHED_CLS, _NEXT, name=PLACEHOLDER)
 
 
-def _put_back(
-    hooks: Hooks,
-    ifindex: int,
-    hook: str,
-    prog: Program,
-    chain: Chain,
-    entry: Entry,
-    paths: list[str],
-) -> None:
-    """Attach where it was: before the nearest follower that is still there, else at the end."""
-    still = {each.prog_id for each in hooks.chain(ifindex, hook).entries}
-    followers = chain.entries[entry.position + 1 :]
-    follower = next((each for each in followers if each.prog_id in still), None)
-    anchor = Anchor(before=f"id:{follower.prog_id}") if follower else Anchor()
-    placed = _attach(hooks, ifindex, hook, prog, anchor, entry)
-    if placed.link is not None:
-        with placed.link:
-            _take_over(placed.link, paths)
+@contextmanager
+def _pinned_beside(link: Link, paths: list[str]) -> Iterator[None]:
+    """Pin ``link`` beside each path, then let it take the path's name when the block succeeds.
 
-
-def _take_over(link: Link, paths: list[str]) -> None:
-    """Let the old link's pins stand for the new one: each name is exchanged at once."""
-    for path in paths:
+    So at every moment one of both links is pinned, and no name is missing.
+    """
+    made = []
+    try:
+        for path in paths:
+            fresh = f"{path}-new"
+            link.pin(fresh)
+            made.append(fresh)
+        yield
+    except BaseException:
+        for fresh in made:
+            pins.remove(fresh)
+        raise
+    for fresh, path in zip(made, paths, strict=True):
         # A rename on a bpffs replaces what is there (fs/libfs.c: simple_rename).
-        fresh = f"{path}-new"
-        link.pin(fresh)
         os.rename(fresh, path)
 
 
@@ -142,13 +254,25 @@ def _own_pins(entry: Entry, named: str | None) -> list[str]:
     :raises ConflictError: a process or another's pin holds it, or nothing that would stay.
     """
     number = entry.link_id or 0
-    owners = [owner for owner in link_owners([number])[number] if owner.pid != os.getpid()]
-    paths = pins.link_pins([number])[number]
-    foreign = [path for path in paths if not pins.is_own(path) and path != named]
-    if owners or foreign:
-        holders = [f"{owner.comm}[{owner.pid}]" for owner in owners] + foreign
+    holders = foreign_holders([number], {number: named})[number]
+    if holders:
         raise ConflictError(
             f"link:{number} is held by {', '.join(holders)}, and moving it would end it",
             hint="let its holder move it; a pin of your own is moved when you name it, pin:PATH",
         )
-    return paths
+    return pins.link_pins([number])[number]
+
+
+def foreign_holders(
+    link_ids: list[int], named: dict[int, str | None] | None = None
+) -> dict[int, list[str]]:
+    """Who holds each link besides netbpf's own pins and the one ``named``: ``comm[pid]``, paths."""
+    named = named or {}
+    owners, paths = link_owners(link_ids), pins.link_pins(link_ids)
+    return {
+        number: [
+            *(f"{each.comm}[{each.pid}]" for each in owners[number] if each.pid != os.getpid()),
+            *(p for p in paths[number] if not pins.is_own(p) and p != named.get(number)),
+        ]
+        for number in link_ids
+    }

@@ -13,19 +13,23 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TypeVar
 
-from netbpf.bpf import mprog_refusal, syscall, uapi
+from netbpf.bpf import mprog_refusal, syscall
+from netbpf.bpf import mprog_request as request
 from netbpf.bpf.anchor import Anchor
 from netbpf.bpf.chain import Chain, Entry, Target, matcher
-from netbpf.bpf.fd import FD
 from netbpf.bpf.hook import Hook, query
 from netbpf.bpf.link import Link
 from netbpf.bpf.macros import BPF_F_REPLACE
 from netbpf.bpf.prog import Program
-from netbpf.errors import ConflictError
+from netbpf.errors import ConflictError, NetbpfError
 
 _TRIES = 8
 
 T = TypeVar("T")
+
+Expected = int | Chain | None
+"""The revision that a chain has to be at: its number, or the chain as it was read then, with which
+a refusal can say what changed since. None and 0 take any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +92,14 @@ class Hooks:
         except OSError as error:
             raise mprog_refusal.of_query(place, ifindex, error) from error
 
-    def expected(self, ifindex: int, hook: str, verb: str, revision: int | None) -> Chain:
-        """The chain, if it is at ``revision``; None and 0 take any.
+    def expected(self, ifindex: int, hook: str, verb: str, revision: Expected) -> Chain:
+        """The chain, if it is at ``revision``.
 
         :param verb: what was to be done, for the error: "attach to".
         :raises StaleRevisionError: it is at another. Also raises what ``chain`` does.
         """
         chain = self.chain(ifindex, hook)
-        if revision not in (None, 0, chain.revision):
+        if _number(revision) not in (0, chain.revision):
             raise mprog_refusal.stale(self.hook(hook), ifindex, verb, revision, chain)
         return chain
 
@@ -123,7 +127,7 @@ class Hooks:
         first: bool = False,
         last: bool = False,
         link: bool = True,
-        expected_revision: int | None = None,
+        expected_revision: Expected = None,
     ) -> Placed:
         """Put ``prog`` into the chain, last unless told otherwise.
 
@@ -151,28 +155,18 @@ class Hooks:
             chain = Chain(ifindex, hook, 0, ())
             if anchor.needs_chain:
                 chain = self.chain(ifindex, hook)
-            revision = chain.revision if expected_revision is None else expected_revision
+            revision = chain.revision if expected_revision is None else _number(expected_revision)
             landing = anchor.land(chain)
             if link:
-                return _create_link(
-                    place, ifindex, prog, landing.flags, landing.relative_id, revision
-                )
+                return request.create_link(place, ifindex, prog, landing, revision)
             with ExitStack() as held:
                 old = None
                 if landing.replaced is not None:
                     old = held.enter_context(Program.from_id(landing.replaced.prog_id))
-                _attach_prog(
-                    place,
-                    ifindex,
-                    prog,
-                    flags=landing.flags,
-                    relative_id=landing.relative_id,
-                    replace=old,
-                    revision=revision,
-                )
+                request.attach_program(place, ifindex, prog, landing, revision, old)
             return None
 
-        made = self._guarded(place, ifindex, change, "attach to", prog, expected_revision)
+        made = self._guarded(place, ifindex, change, "attach to", prog, expected_revision, anchor)
         try:
             return self._placed(ifindex, hook, prog, made)
         except BaseException:
@@ -181,7 +175,7 @@ class Hooks:
             raise
 
     def detach(
-        self, ifindex: int, hook: str, target: Target, *, expected_revision: int | None = None
+        self, ifindex: int, hook: str, target: Target, *, expected_revision: Expected = None
     ) -> Removed:
         """Take what ``target`` names out of the chain, never anything else.
 
@@ -202,11 +196,7 @@ class Hooks:
                     owner.detach()
             else:
                 with Program.from_id(entry.prog_id) as prog:
-                    attr = uapi.ProgAttachAttr(attach_type=place.attach_type)
-                    attr.target_ifindex = ifindex
-                    attr.attach_bpf_fd = prog.fileno()
-                    attr.expected_revision = chain.revision
-                    syscall.prog_detach(attr)
+                    request.detach_program(place, ifindex, prog, chain.revision)
             return entry
 
         entry = self._guarded(place, ifindex, change, "detach from", None, expected_revision)
@@ -220,7 +210,7 @@ class Hooks:
         prog: Program,
         *,
         old: Target | None = None,
-        expected_revision: int | None = None,
+        expected_revision: Expected = None,
     ) -> Placed:
         """Put ``prog`` in the place of what ``target`` names, with no packet unserved.
 
@@ -244,14 +234,7 @@ class Hooks:
                             owner.fileno(), prog.fileno(), current.fileno(), BPF_F_REPLACE
                         )
                 else:
-                    _attach_prog(
-                        place,
-                        ifindex,
-                        prog,
-                        flags=BPF_F_REPLACE,
-                        replace=current,
-                        revision=chain.revision,
-                    )
+                    request.replace_program(place, ifindex, prog, current, chain.revision)
             return entry
 
         entry = self._guarded(place, ifindex, change, "update", prog, expected_revision)
@@ -264,7 +247,8 @@ class Hooks:
         change: Callable[[], T],
         verb: str,
         prog: Program | None,
-        expected: int | None,
+        expected: Expected,
+        anchor: Anchor | None = None,
     ) -> T:
         """Read and change until nobody came between; then say why not."""
         for attempt in range(_TRIES):
@@ -277,9 +261,14 @@ class Hooks:
                 if moved and expected is None and attempt < _TRIES - 1:
                     continue
                 raise mprog_refusal.of_change(
-                    place, ifindex, verb, error, prog, expected
+                    place, ifindex, verb, error, prog, expected, anchor
                 ) from error
         raise AssertionError("the last try returns or raises")
+
+    def refused(self, chain: Chain, verb: str, error: OSError, prog: Program | None) -> NetbpfError:
+        """Why the kernel refused a request of this module's neighbours at ``chain``."""
+        place = self.hook(chain.hook)
+        return mprog_refusal.of_change(place, chain.ifindex, verb, error, prog, None)
 
     def _placed(
         self, ifindex: int, hook: str, prog: Program, link: Link | None, old: Entry | None = None
@@ -298,42 +287,17 @@ class Hooks:
         )
 
 
-def _check(prog: object, revision: int | None) -> None:
+def _number(expected: Expected) -> int:
+    """The revision's number, 0 where any will do."""
+    return expected.revision if isinstance(expected, Chain) else expected or 0
+
+
+def _check(prog: object, revision: Expected) -> None:
     """What ctypes would cut to size without a word.
 
     :raises TypeError: ``prog`` is no loaded program. :raises ValueError: no kernel counts so far.
     """
     if prog is not None and not isinstance(prog, Program):
         raise TypeError(f"{prog!r} is no Program: load it first")
-    if revision is not None and not 0 <= revision < 2**64:
+    if not 0 <= _number(revision) < 2**64:
         raise ValueError(f"a revision lies between 0 and 2^64 - 1, {revision} does not")
-
-
-def _create_link(
-    place: Hook, ifindex: int, prog: Program, flags: int, relative_id: int, revision: int
-) -> Link:
-    attr = uapi.LinkCreateAttr(attach_type=place.attach_type, flags=flags)
-    attr.prog_fd, attr.target_ifindex = prog.fileno(), ifindex
-    order = getattr(attr, place.member)
-    order.relative_id, order.expected_revision = relative_id, revision
-    return Link(FD(syscall.link_create(attr)))
-
-
-def _attach_prog(
-    place: Hook,
-    ifindex: int,
-    prog: Program,
-    *,
-    flags: int,
-    relative_id: int = 0,
-    replace: Program | None = None,
-    revision: int,
-) -> None:
-    attr = uapi.ProgAttachAttr(
-        attach_type=place.attach_type, attach_flags=flags, expected_revision=revision
-    )
-    attr.target_ifindex, attr.attach_bpf_fd = ifindex, prog.fileno()
-    attr.relative_id = relative_id
-    if replace is not None:
-        attr.replace_bpf_fd = replace.fileno()
-    syscall.prog_attach(attr)
