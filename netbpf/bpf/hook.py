@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
-import errno
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from netbpf.bpf import syscall, uapi
 from netbpf.bpf.chain import Chain, Entry
+from netbpf.bpf.query import Asker
 
-# One more than the kernel's limit, so that one call always has room (include/linux/bpf_mprog.h).
-_ROOM = 64
+_askers: list[Asker] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,22 +37,18 @@ def query(ifindex: int, hook: Hook) -> Chain:
     """
     if not 0 < ifindex < 2**31:
         raise ValueError(f"an ifindex is a positive number below 2^31, not {ifindex}")
-    room = _ROOM
-    while True:
-        progs, links = (ctypes.c_uint32 * room)(), (ctypes.c_uint32 * room)()
-        attr = uapi.ProgQueryAttr(attach_type=hook.attach_type)
-        attr.target_ifindex, attr.count = ifindex, room
-        attr.prog_ids, attr.link_ids = ctypes.addressof(progs), ctypes.addressof(links)
-        try:
-            syscall.prog_query(attr)
-        except OSError as error:
-            if error.errno == errno.ENOSPC:
-                room = attr.count + _ROOM
-                continue
-            raise
-        entries = tuple(
-            Entry(position, progs[position], links[position] or None)
-            for position in range(attr.count)
-        )
-        told = entries or hook.member != "netkit"
-        return Chain(ifindex, hook.name, attr.revision if told else 0, entries)
+    # Taken out while it is used, so no two threads ask with the same buffers.
+    try:
+        asker = _askers.pop()
+    except IndexError:
+        asker = Asker()
+    try:
+        revision, progs, links = asker.chain(ifindex, hook.attach_type)
+    finally:
+        _askers.append(asker)
+    entries = tuple(
+        Entry(position, prog, link or None)
+        for position, (prog, link) in enumerate(zip(progs, links, strict=True))
+    )
+    told = entries or hook.member != "netkit"
+    return Chain(ifindex, hook.name, revision if told else 0, entries)
