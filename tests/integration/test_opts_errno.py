@@ -170,6 +170,10 @@ ATTACH: dict[str, tuple[int, Request]] = {
         errno.ERANGE,
         lambda s: s.raw.attach(s.spare, REPLACE | BEFORE | AFTER, replace=s.one, relative=s.two),
     ),
+    "replace the first one, said to be the first": (
+        errno.ERANGE,
+        lambda s: s.raw.attach(s.spare, REPLACE | BEFORE, replace=s.one),
+    ),
     "relative without a position": (
         errno.EINVAL,
         lambda s: s.raw.attach(s.spare, relative=s.one),
