@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from netbpf.cli.output import note
 from netbpf.cli.settings import settings
+
+if TYPE_CHECKING:
+    from netbpf.errors import KernelError
+    from netbpf.netns import Namespace
 
 
 def each_namespace(everywhere: bool) -> Iterator[str | None]:
@@ -18,20 +22,11 @@ def each_namespace(everywhere: bool) -> Iterator[str | None]:
         yield settings.netns
         return
     from netbpf import netns
-    from netbpf.errors import KernelError, NotFoundError
 
-    with netns.NetNS.current() as home:
-        for found in netns.scan():
-            if found.inode == home.inode:
-                yield settings.netns
-                continue
-            with ExitStack() as stack:
-                try:
-                    stack.enter_context(netns.entered(stack.enter_context(found.open())))
-                except NotFoundError:
-                    # It went while we looked around.
-                    continue
-                except KernelError as error:
-                    note(f"left out {found.reference}: {error}")
-                    continue
-                yield found.reference
+    for found, home in netns.visit(left_out):
+        yield settings.netns if home else found.reference
+
+
+def left_out(namespace: Namespace, error: KernelError) -> None:
+    """Say that a namespace could not be looked into."""
+    note(f"left out {namespace.reference}: {error}")

@@ -9,6 +9,7 @@ import typer
 from netbpf.cli import chain as shared
 from netbpf.cli import chain_view
 from netbpf.cli.command import ChangingCommand, Command, Group
+from netbpf.cli.namespaces import left_out
 from netbpf.cli.output import emit, note, say, table
 from netbpf.cli.settings import settings
 
@@ -255,7 +256,7 @@ def show(
 
     if all_netns and name is not None:
         raise ValueError("with --all-netns all devices are shown: leave out the name")
-    found = netkit.show_all() if all_netns else netkit.show(name)
+    found = netkit.show_all(left_out) if all_netns else netkit.show(name)
     emit({"devices": [_document(each) for each in found]}, lambda: _table(found, all_netns))
 
 

@@ -13,7 +13,8 @@ from netbpf.netkit.reading import device_of, peer_of
 from netbpf.netlink import addresses, links, nsids
 from netbpf.netlink import netkit as uapi
 from netbpf.netlink.rtnl import Rtnl
-from netbpf.netns import Namespace, NetNS, entered, scan
+from netbpf.netns import Namespace, NetNS, entered
+from netbpf.netns.visit import LeftOut, visit
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,16 @@ class _Place:
 _Sighting = tuple[_Place, links.Link]
 
 
-def show_all() -> list[Device]:
+def show_all(left_out: LeftOut | None = None) -> list[Device]:
     """All netkit devices of all namespaces that can be seen from the calling thread's.
 
     Each says by ``netns`` where it lives: None for the calling thread's namespace.
+
+    :param left_out: told of each namespace that may not be entered, whose devices are then left
+        out; None raises.
+    :raises KernelError: EPERM or EACCES: a namespace may not be entered.
     """
-    places = _places()
+    places = _places(left_out)
     leases = _leases(places)
     ends = _Ends(places)
     found = []
@@ -62,22 +67,15 @@ def show_all() -> list[Device]:
     return found
 
 
-def _places() -> list[_Place]:
+def _places(left_out: LeftOut | None) -> list[_Place]:
     found = []
-    with NetNS.current() as home:
-        for namespace in scan():
-            try:
-                with namespace.open() as ns, entered(ns):
-                    rtnl = Rtnl()
-            except NotFoundError:
-                # It went while we looked around.
-                continue
-            with rtnl:
-                listed = links.dump(rtnl, kind=uapi.KIND)
-                addrs = addresses.by_device(rtnl) if listed else {}
-            by_ifindex = {link.ifindex: link for link in listed}
-            found.append(_Place(namespace, namespace.inode == home.inode, by_ifindex, addrs))
-    return sorted(found, key=lambda place: not place.home)
+    for namespace, home in visit(left_out):
+        with Rtnl() as rtnl:
+            listed = links.dump(rtnl, kind=uapi.KIND)
+            addrs = addresses.by_device(rtnl) if listed else {}
+        by_ifindex = {link.ifindex: link for link in listed}
+        found.append(_Place(namespace, home, by_ifindex, addrs))
+    return found
 
 
 def _leases(places: Iterable[_Place]) -> dict[tuple[str | None, int], list[Lease]]:
@@ -120,8 +118,7 @@ class _Ends:
         if not abroad:
             return found
         try:
-            with place.namespace.open() as ns, entered(ns):
-                rtnl = Rtnl()
+            rtnl = _rtnl(place)
         except NotFoundError:
             return found
         numbers: dict[int, int | None] = {}
@@ -131,17 +128,25 @@ class _Ends:
                 for other in self._by_ends.get(key, ()):
                     inode = other[0].namespace.inode
                     if inode not in numbers:
-                        numbers[inode] = _number(rtnl, other[0].namespace)
+                        numbers[inode] = _number(rtnl, other[0])
                     if numbers[inode] == link.peer_nsid:
                         found[link.ifindex] = other
                         break
         return found
 
 
-def _number(rtnl: Rtnl, namespace: Namespace) -> int | None:
+def _rtnl(place: _Place) -> Rtnl:
+    """A socket of the place; where the thread is already, no rights are needed."""
+    if place.home:
+        return Rtnl()
+    with place.namespace.open() as ns, entered(ns):
+        return Rtnl()
+
+
+def _number(rtnl: Rtnl, place: _Place) -> int | None:
     """The id that the socket's namespace has for another."""
     try:
-        with namespace.open() as ns:
+        with NetNS.current() if place.home else place.namespace.open() as ns:
             return nsids.get(rtnl, ns)
     except NotFoundError:
         return None

@@ -6,6 +6,7 @@ from netbpf.netns.holders import Namespace, pids_by_inode, scan
 from netbpf.netns.named import add, check_new, delete, inodes_by_name, list_names, name_of
 from netbpf.netns.names import RUN_DIR, check_name
 from netbpf.netns.run import exec_in
+from netbpf.netns.visit import visit
 
 __all__ = [
     "RUN_DIR",
@@ -24,4 +25,5 @@ __all__ = [
     "pids_by_inode",
     "run_in",
     "scan",
+    "visit",
 ]
