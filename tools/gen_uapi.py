@@ -67,6 +67,9 @@ STRUCTS = {
     "bpf_func_info": "FuncInfo",
     "bpf_line_info": "LineInfo",
     "bpf_common_attr": "CommonAttr",
+    # What BPF_PROG_TEST_RUN takes as the context.
+    "__sk_buff": "SkBuff",
+    "xdp_md": "XdpMd",
 }
 INTS = {(n, s): f"{'s' if s else 'u'}{8 * n}" for n in (1, 2, 4, 8) for s in (False, True)}
 
@@ -227,6 +230,9 @@ class Generator:
             if isinstance(element, t.Int) and element.name == "char":
                 return f"char[{found.length}]"
             return f"{self.ctype(element_id)}[{found.length}]"
+        if isinstance(found, t.Ptr):
+            # User space sees pointers of the UAPI's structs as __u64 (__bpf_md_ptr).
+            return "u64"
         raise SystemExit(f"no ctypes type for {found}")
 
 

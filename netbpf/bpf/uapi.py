@@ -1164,6 +1164,54 @@ if TYPE_CHECKING:
         log_level: int
         log_true_size: int
 
+    class SkBuff(Structure):
+        """struct __sk_buff"""
+
+        len: int
+        pkt_type: int
+        mark: int
+        queue_mapping: int
+        protocol: int
+        vlan_present: int
+        vlan_tci: int
+        vlan_proto: int
+        priority: int
+        ingress_ifindex: int
+        ifindex: int
+        tc_index: int
+        cb: Array[c_uint32]
+        hash: int
+        tc_classid: int
+        data: int
+        data_end: int
+        napi_id: int
+        family: int
+        remote_ip4: int
+        local_ip4: int
+        remote_ip6: Array[c_uint32]
+        local_ip6: Array[c_uint32]
+        remote_port: int
+        local_port: int
+        data_meta: int
+        flow_keys: int
+        tstamp: int
+        wire_len: int
+        gso_segs: int
+        sk: int
+        gso_size: int
+        tstamp_type: int
+        hwtstamp: int
+
+    class XdpMd(Structure):
+        """struct xdp_md"""
+
+        data: int
+        data_end: int
+        data_meta: int
+        ingress_ifindex: int
+        rx_queue_index: int
+        egress_ifindex: int
+
 
 _TABLES: dict[str, tuple[Any, ...]] = {
     # a variant of union bpf_attr: 96 bytes
@@ -1942,6 +1990,52 @@ _TABLES: dict[str, tuple[Any, ...]] = {
         ("log_size", "u32"),
         ("log_level", "u32"),
         ("log_true_size", "u32"),
+    ),
+    # struct __sk_buff: 192 bytes
+    "SkBuff": (
+        ("len", "u32"),
+        ("pkt_type", "u32"),
+        ("mark", "u32"),
+        ("queue_mapping", "u32"),
+        ("protocol", "u32"),
+        ("vlan_present", "u32"),
+        ("vlan_tci", "u32"),
+        ("vlan_proto", "u32"),
+        ("priority", "u32"),
+        ("ingress_ifindex", "u32"),
+        ("ifindex", "u32"),
+        ("tc_index", "u32"),
+        ("cb", "u32[5]"),
+        ("hash", "u32"),
+        ("tc_classid", "u32"),
+        ("data", "u32"),
+        ("data_end", "u32"),
+        ("napi_id", "u32"),
+        ("family", "u32"),
+        ("remote_ip4", "u32"),
+        ("local_ip4", "u32"),
+        ("remote_ip6", "u32[4]"),
+        ("local_ip6", "u32[4]"),
+        ("remote_port", "u32"),
+        ("local_port", "u32"),
+        ("data_meta", "u32"),
+        ("", ("union", (("flow_keys", "u64"),))),
+        ("tstamp", "u64"),
+        ("wire_len", "u32"),
+        ("gso_segs", "u32"),
+        ("", ("union", (("sk", "u64"),))),
+        ("gso_size", "u32"),
+        ("tstamp_type", "u8"),
+        ("hwtstamp", "u64"),
+    ),
+    # struct xdp_md: 24 bytes
+    "XdpMd": (
+        ("data", "u32"),
+        ("data_end", "u32"),
+        ("data_meta", "u32"),
+        ("ingress_ifindex", "u32"),
+        ("rx_queue_index", "u32"),
+        ("egress_ifindex", "u32"),
     ),
 }
 
