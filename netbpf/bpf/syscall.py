@@ -140,6 +140,11 @@ def link_detach(fd: int) -> None:
     libc.bpf(uapi.BPF_LINK_DETACH, uapi.LinkDetachAttr(link_fd=fd))
 
 
+def enable_stats(kind: int = uapi.BPF_STATS_RUN_TIME) -> int:
+    """BPF_ENABLE_STATS: a descriptor that keeps the statistics on."""
+    return libc.bpf(uapi.BPF_ENABLE_STATS, uapi.EnableStatsAttr(type=kind))
+
+
 def prog_test_run(attr: ctypes.Structure) -> None:
     """BPF_PROG_TEST_RUN: runs once or more and fills ``attr``, a ``uapi.TestRunAttr``."""
     libc.bpf(uapi.BPF_PROG_TEST_RUN, attr)
