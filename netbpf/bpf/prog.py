@@ -5,12 +5,16 @@ from __future__ import annotations
 import ctypes
 import errno
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from netbpf.bpf import syscall, uapi, verifier_log
 from netbpf.bpf.fd import FD
 from netbpf.bpf.kobject import KernelObject, refused
 from netbpf.bpf.ref import Ref
 from netbpf.errors import BpfError, NotFoundError, VerifierError
+
+if TYPE_CHECKING:
+    from netbpf.bpf.test_run import Context, RunResult
 
 _LOG_FIRST = 1 << 18
 # The kernel takes up to UINT_MAX >> 2 (kernel/bpf/log.c); nobody reads a log larger than this.
@@ -39,15 +43,6 @@ class ProgramInfo:
     def type_name(self) -> str:
         """The program type in the kernel's word, ``sched_cls``."""
         return uapi.PROG_TYPE_NAMES.get(self.type, str(self.type))
-
-
-@dataclass(frozen=True, slots=True)
-class RunResult:
-    """One BPF_PROG_TEST_RUN: the program's return value, the packet after it, ns per run."""
-
-    retval: int
-    data_out: bytes
-    duration: int
 
 
 class Program(KernelObject):
@@ -90,26 +85,28 @@ class Program(KernelObject):
             run_time=raw.run_time_ns,
         )
 
-    def test_run(self, data: bytes, *, repeat: int = 1) -> RunResult:
-        """Run the program over ``data`` (a whole Ethernet frame for the networking types).
+    def test_run(
+        self, data: bytes, *, context: Context | None = None, repeat: int = 1
+    ) -> RunResult:
+        """Run the program over ``data``, a whole Ethernet frame, without sending anything.
 
-        :raises BpfError: the kernel cannot run this type, or not over so little data.
+        What it does to maps is done. With ``context`` the run begins with it, and the result tells
+        what became of it; it takes an SkbContext, for xdp programs an XdpContext.
+
+        :param repeat: how often; each run gets the packet as the run before has left it.
+        :raises BpfError: the kernel cannot run this type, or not over this packet, for which the
+            code is ``unfit_packet``.
+        :raises NotFoundError: the context names a device that is not in this namespace.
+
+        Since Linux 4.12 (net/bpf/test_run.c).
         """
-        source = ctypes.create_string_buffer(data, len(data))
-        # A program may grow the packet; the kernel answers ENOSPC past the end of the buffer.
-        target = ctypes.create_string_buffer(len(data) + 4096)
-        attr = uapi.TestRunAttr(prog_fd=self.fileno(), repeat=repeat)
-        attr.data_in, attr.data_size_in = ctypes.addressof(source), len(data)
-        attr.data_out, attr.data_size_out = ctypes.addressof(target), len(target)
+        from netbpf.bpf import test_run
+
         try:
-            syscall.prog_test_run(attr)
+            return test_run.run(self.fileno(), data, context, repeat)
         except OSError as error:
-            raise refused("run a program", error) from error
-        return RunResult(
-            retval=ctypes.c_int32(attr.retval).value,
-            data_out=target.raw[: attr.data_size_out],
-            duration=attr.duration,
-        )
+            info = self.info()
+            raise test_run.explained(info.name, info.type, data, context, error) from error
 
 
 def loaded(ref: Ref | None = None) -> list[ProgramInfo]:
