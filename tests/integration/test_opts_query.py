@@ -8,9 +8,10 @@ from collections.abc import Callable
 import pytest
 
 from netbpf import Program
-from netbpf.bpf import hook as hook_module
+from netbpf.bpf import query
 from netbpf.bpf.macros import BPF_F_BEFORE, BPF_F_QUERY_EFFECTIVE, BPF_F_REPLACE
 from netbpf.errors import StaleRevisionError
+from netbpf.netns import entered
 from tests.netns_fixtures import programs, rawbpf
 from tests.netns_fixtures.hooks import Site
 from tests.netns_fixtures.namespaces import run
@@ -75,8 +76,11 @@ def test_a_chain_longer_than_the_room_is_read_whole(
     progs = [load(programs.NEXT, f"p{number}") for number in range(5)]
     for each in progs:
         rawbpf.at(site).attach(each)
-    monkeypatch.setattr(hook_module, "_ROOM", 2)
-    assert site.ids() == [each.id for each in progs]
+    monkeypatch.setattr(query, "_ROOM", 2)
+    asker = query.Asker()
+    with entered(site.ns):
+        found = asker.chain(site.ifindex, site.hooks.hook(site.hook).attach_type)
+    assert found == (6, [each.id for each in progs], [0] * 5)
 
 
 def test_the_revision_of_a_chain_that_was_emptied(site: Site, load: Load) -> None:
