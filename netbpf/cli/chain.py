@@ -1,14 +1,15 @@
-"""The commands that tcx and netkit share: attach, detach, update, and showing a chain."""
+"""The commands that tcx and netkit share: attach, detach and update."""
 
 from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from netbpf.cli import references
+from netbpf.cli import references, told
 from netbpf.cli.chain_view import pins_of
 from netbpf.cli.output import Document, emit, say
 from netbpf.cli.settings import settings
@@ -16,7 +17,7 @@ from netbpf.errors import ConflictError, NotFoundError
 
 if TYPE_CHECKING:
     from netbpf.bpf.anchor import Anchor
-    from netbpf.bpf.chain import Chain
+    from netbpf.bpf.chain import Chain, Entry
     from netbpf.bpf.mprog import Hooks, Placed
     from netbpf.bpf.prog import ProgramInfo
 
@@ -25,7 +26,7 @@ def devices(incomplete: str) -> list[str]:
     return [name for _, name in socket.if_nameindex() if name.startswith(incomplete)]
 
 
-def _hooks(ctx: typer.Context) -> Hooks:
+def hooks_of(ctx: typer.Context) -> Hooks:
     """The hooks of the noun that the command was called by."""
     if ctx.parent is not None and ctx.parent.info_name == "netkit":
         from netbpf import netkit
@@ -128,13 +129,14 @@ def attach(
     from netbpf.bpf.anchor import Anchor
     from netbpf.cli.keep import Keeper
 
-    hooks = _hooks(ctx)
+    hooks = hooks_of(ctx)
     hooks.hook(hook)
     anchor = Anchor(before, after, replace, first, last)
     keeper = Keeper.chosen(link, pin, hold, replacing=replace is not None)
     ifindex = ifindex_of(device)
+    expected = told.expected(ifindex, hook, expected_revision)
     if settings.dry_run:
-        _would_attach(hooks, ifindex, hook, prog, variables or [], anchor, expected_revision)
+        _would_attach(hooks, ifindex, hook, prog, variables or [], anchor, expected)
         return
     with references.program(prog, variables or [], hooks.hook(hook)) as program:
         keeper.prepare()
@@ -149,8 +151,9 @@ def attach(
             first=first,
             last=last,
             link=keeper.by_link,
-            expected_revision=expected_revision,
+            expected_revision=expected,
         )
+        told.now(hooks, ifindex, hook)
         with keeper.keep(placed.link, device, ifindex, hook, info.name) as pins:
             document = placed_document("attached", device, placed, info, pins)
             emit(document, lambda: _say_attached(device, placed, info, pins))
@@ -170,17 +173,18 @@ def detach(
     """
     from netbpf.cli.keep import remove_pins
 
-    hooks, ifindex = _hooks(ctx), ifindex_of(device)
-    chain = hooks.expected(ifindex, hook, "detach from", expected_revision)
-    entry, info = chain.find(ref), None
+    hooks, ifindex = hooks_of(ctx), ifindex_of(device)
+    expected = told.expected(ifindex, hook, expected_revision)
+    chain = hooks.expected(ifindex, hook, "detach from", expected)
+    entry = chain.find(ref)
     if settings.dry_run:
-        document = {"dry_run": True, **entry_document("detached", device, chain, entry.position)}
+        document = {"dry_run": True, **entry_document("detached", device, chain, entry)}
         emit(document, lambda: say(f"would detach {entry} from {device} {hook}"))
         return
     info = entry.program()
-    removed = hooks.detach(ifindex, hook, ref, expected_revision=expected_revision)
+    removed = hooks.detach(ifindex, hook, ref, expected_revision=expected)
+    told.now(hooks, ifindex, hook)
     pins = remove_pins(removed.entry.link_id, ref) if removed.entry.link_id else []
-    link = {"id": removed.entry.link_id, "pins": pins} if removed.entry.link_id else None
     emit(
         {
             "detached": {
@@ -190,7 +194,7 @@ def detach(
                 "position": removed.entry.position,
                 "revision": removed.revision,
                 "prog": {"id": removed.entry.prog_id, "name": info.name if info else None},
-                "link": link,
+                "link": link_document(removed.entry.link_id, pins),
             }
         },
         lambda: say(
@@ -211,20 +215,20 @@ def update(
     variables: Variables = None,
 ) -> None:
     """Exchange a program in its place, atomically: no packet goes unserved."""
-    hooks, ifindex = _hooks(ctx), ifindex_of(device)
+    hooks, ifindex = hooks_of(ctx), ifindex_of(device)
+    expected = told.expected(ifindex, hook, expected_revision)
     if settings.dry_run:
-        chain = hooks.expected(ifindex, hook, "update", expected_revision)
+        chain = hooks.expected(ifindex, hook, "update", expected)
         entry = chain.find(ref)
         hooks.check_old(entry, old)
         references.check(prog, variables or [], hooks.hook(hook))
-        document = {"dry_run": True, **entry_document("updated", device, chain, entry.position)}
+        document = {"dry_run": True, **entry_document("updated", device, chain, entry)}
         emit(document, lambda: say(f"would put {prog} in the place of {entry}"))
         return
     with references.program(prog, variables or [], hooks.hook(hook)) as program:
         info = program.info()
-        placed = hooks.update(
-            ifindex, hook, ref, program, old=old, expected_revision=expected_revision
-        )
+        placed = hooks.update(ifindex, hook, ref, program, old=old, expected_revision=expected)
+        told.now(hooks, ifindex, hook)
         pins = pins_of([placed.link_id] if placed.link_id else [])
         document = placed_document("updated", device, placed, info, pins.get(placed.link_id or 0))
         document["updated"]["old_prog"] = {"id": placed.old_prog_id}
@@ -235,71 +239,6 @@ def update(
                 f"place of id:{placed.old_prog_id}, revision {placed.revision}"
             ),
         )
-
-
-def move(
-    ctx: typer.Context,
-    device: Device,
-    hook: HookName,
-    ref: RefArgument,
-    before: Before = None,
-    after: After = None,
-    first: Annotated[bool, typer.Option("--first", help="To the start.")] = False,
-    last: Annotated[bool, typer.Option("--last", help="To the end.")] = False,
-    expected_revision: Expected = None,
-) -> None:
-    """Move a program to another place in its chain.
-
-    The kernel has no move: the program is taken out and put in again, and does not run for some
-    10 to 30 ms in between. A link that somebody else holds is not moved.
-    """
-    from netbpf.bpf import move as moving
-    from netbpf.bpf.anchor import Anchor
-    from netbpf.bpf.ref import Ref
-
-    anchor = Anchor(before, after, None, first, last)
-    if anchor == Anchor():
-        raise ValueError("where to? one of --before, --after, --first and --last is needed")
-    hooks, ifindex = _hooks(ctx), ifindex_of(device)
-    chain = hooks.chain(ifindex, hook)
-    entry = chain.find(ref)
-    info = entry.program()
-    if settings.dry_run:
-        position = moving.landing(chain, entry, anchor)
-        document = {"dry_run": True, **entry_document("moved", device, chain, position)}
-        emit(document, lambda: say(f"would move {entry} from {entry.position} to {position}"))
-        return
-    named = Ref.parse(ref)
-    moved = moving.move(
-        hooks,
-        ifindex,
-        hook,
-        ref,
-        anchor,
-        named_pin=named.value if named.kind == "pin" else None,
-        expected_revision=expected_revision,
-    )
-    placed = moved.placed
-    document = {
-        "moved": {
-            "device": device,
-            "ifindex": ifindex,
-            "hook": hook,
-            "position": placed.position,
-            "old_position": moved.old_position,
-            "revision": placed.revision,
-            "prog": {"id": placed.prog_id, "name": info.name if info else None},
-            "link": {"id": placed.link_id, "pins": list(moved.pins)} if placed.link_id else None,
-        }
-    }
-    emit(
-        document,
-        lambda: say(
-            f"{device} {hook}: {entry.prog_id and (info.name if info else '')} "
-            f"(id:{placed.prog_id}) from position {moved.old_position} to {placed.position}, "
-            f"revision {placed.revision}"
-        ),
-    )
 
 
 def placed_document(
@@ -314,26 +253,37 @@ def placed_document(
             "position": placed.position,
             "revision": placed.revision,
             "prog": {"id": info.id, "name": info.name},
-            "link": {"id": placed.link_id, "pins": pins or []} if placed.link_id else None,
+            "link": link_document(placed.link_id, pins or ()),
         }
     }
 
 
-def entry_document(word: str, device: str, chain: Chain, position: int) -> Document:
+def entry_document(word: str, device: str, chain: Chain, entry: Entry) -> Document:
     """The entry that a dry run would change."""
-    entry = chain.entries[position]
-    info = entry.program()
     return {
         word: {
             "device": device,
             "ifindex": chain.ifindex,
             "hook": chain.hook,
-            "position": position,
+            "position": entry.position,
             "revision": chain.revision,
-            "prog": {"id": entry.prog_id, "name": info.name if info else None},
-            "link": {"id": entry.link_id, "pins": []} if entry.link_id else None,
+            "prog": prog_document(entry.prog_id),
+            "link": link_document(entry.link_id),
         }
     }
+
+
+def prog_document(number: int) -> Document:
+    """A program of a chain; its name is null where it has gone or may not be looked at."""
+    from netbpf.bpf.chain import Entry
+
+    info = Entry(0, number, None).program()
+    return {"id": number, "name": info.name if info else None}
+
+
+def link_document(number: int | None, pins: Iterable[str] = ()) -> Document | None:
+    """The link of an entry, null where there is none."""
+    return {"id": number, "pins": list(pins)} if number else None
 
 
 def _would_attach(
@@ -343,10 +293,10 @@ def _would_attach(
     prog: str,
     variables: list[str],
     anchor: Anchor,
-    expected_revision: int | None,
+    expected: Chain | int | None,
 ) -> None:
     name = references.check(prog, variables, hooks.hook(hook))
-    chain = hooks.expected(ifindex, hook, "attach to", expected_revision)
+    chain = hooks.expected(ifindex, hook, "attach to", expected)
     landing = anchor.land(chain)
     if landing.replaced is not None and landing.replaced.link_id is not None:
         raise ConflictError(

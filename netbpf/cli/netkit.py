@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from netbpf.cli import chain as shared
-from netbpf.cli import chain_view
+from netbpf.cli import chain_move, chain_view
 from netbpf.cli.command import ChangingCommand, Command, Group
 from netbpf.cli.namespaces import left_out
 from netbpf.cli.output import emit, note, say, table
@@ -264,7 +264,8 @@ for _verb, _command, _example in (
     (shared.attach, _Changing, "attach nk0 peer builtin:count --first"),
     (shared.detach, _Changing, "detach nk0 peer name:count"),
     (shared.update, _Changing, "update nk0 peer name:drop builtin:next"),
-    (shared.move, _Changing, "move nk0 peer name:count --first"),
+    (chain_move.move, _Changing, "move nk0 peer name:count --first"),
+    (chain_move.order, _Changing, "order nk0 peer name:filter name:count"),
 ):
     app.command(cls=_command, epilog=f"Example: netbpf netkit {_example}")(_verb)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from netbpf.cli import chain as shared
-from netbpf.cli import chain_view
+from netbpf.cli import chain_move, chain_view
 from netbpf.cli.command import ChangingCommand, Command, Group
 from netbpf.cli.namespaces import each_namespace
 
@@ -41,7 +41,10 @@ app.command(
 
 
 app.command(cls=_Changing, epilog="Example: netbpf tcx move eth0 ingress name:count --first")(
-    shared.move
+    chain_move.move
+)
+app.command(cls=_Changing, epilog="Example: netbpf tcx order eth0 ingress name:filter name:count")(
+    chain_move.order
 )
 
 

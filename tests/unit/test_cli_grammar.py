@@ -50,7 +50,17 @@ def test_every_command_shows_an_example_and_takes_the_global_options() -> None:
         assert isinstance(command, Command)
         options = {option for param in command.params for option in param.opts}
         assert {"--json", "-j", "--netns", "-n", "-v", "--debug"} <= options, (noun, verb)
-        changes = verb in {"attach", "detach", "update", "add", "del", "set", "pin", "move"}
+        changes = verb in {
+            "attach",
+            "detach",
+            "update",
+            "add",
+            "del",
+            "set",
+            "pin",
+            "move",
+            "order",
+        }
         assert ("--dry-run" in options) is changes, (noun, verb)
     assert {
         *(("tcx", verb) for verb in ("attach", "detach", "update", "show")),
