@@ -7,8 +7,9 @@ its descriptor; that somebody else counts too (kernel.bpf_stats_enabled) is not 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Self
 
 from netbpf.bpf import syscall
 from netbpf.bpf.fd import FD
@@ -16,7 +17,8 @@ from netbpf.bpf.kobject import refused
 from netbpf.bpf.query import facts
 
 
-class Runs(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Runs:
     """How often a program ran, and how many nanoseconds that took together."""
 
     count: int
