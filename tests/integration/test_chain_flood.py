@@ -1,0 +1,82 @@
+"""Updates under a flood of packets: each packet is seen by exactly one of two versions."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from netbpf import loader
+from netbpf.bpf.link import Link
+from netbpf.bpf.prog import Program
+from tests.netns_fixtures.hooks import Site
+from tests.netns_fixtures.packets import UdpSink, socket_in
+
+PACKETS = 20_000
+UPDATES = 200
+
+
+class Flood(threading.Thread):
+    """Sends the numbers from 0 on, never more than three hundred ahead of the updates."""
+
+    def __init__(self, site: Site, mark: int) -> None:
+        super().__init__(name="flood")
+        self._site, self._mark = site, mark
+        self.hundred = threading.Semaphore(0)
+        self.lead = threading.Semaphore(2)
+
+    def run(self) -> None:
+        site = self._site
+        with (
+            UdpSink(site.receiver.ns, port=9),
+            socket_in(site.sender.ns, socket.AF_INET, socket.SOCK_DGRAM) as sender,
+        ):
+            sender.connect((site.receiver.address, 9))
+            for number in range(PACKETS):
+                sender.send(struct.pack("=QI", self._mark, number))
+                if (number + 1) % (PACKETS // UPDATES) == 0:
+                    self.hundred.release()
+                    self.lead.acquire()
+
+
+@pytest.mark.parametrize("link", [True, False], ids=["link", "program"])
+def test_each_packet_meets_one_of_two_versions(
+    site: Site, compiled: Callable[[str], Path], link: bool
+) -> None:
+    mark = int.from_bytes(os.urandom(8), "little")
+    with loader.open(compiled("flood")) as obj:
+        obj.load()
+        obj.set("mark", mark)
+        progs = obj.programs
+        site.attach(progs["arrival"], link=False)
+        entry: Link | Program | None = site.attach(progs["red"], link=link).link or progs["red"]
+        site.attach(progs["leaving"], link=False)
+        assert site.arrived(1) == 1, "the neighbour is known before the flood"
+        before = site.chain().revision
+        flood = Flood(site, mark)
+        flood.start()
+        for number in range(UPDATES):
+            # One for each hundred packets, while the next hundred are on their way.
+            assert flood.hundred.acquire(timeout=60)
+            version = progs["blue" if number % 2 == 0 else "red"]
+            site.call("update", entry, version)
+            flood.lead.release()
+            if not link:
+                entry = version
+        flood.join()
+        after = site.chain()
+        if isinstance(entry, Link):
+            entry.close()
+        assert after.revision == before + UPDATES
+        red, blue, came, went = (
+            bytes(obj.get(name)) for name in ("red_saw", "blue_saw", "came", "went")
+        )
+    assert came == went == b"\1" * PACKETS, "each of them came to the hook, and once"
+    met = bytes(one + other for one, other in zip(red, blue, strict=True))
+    assert met == came
+    assert min(sum(red), sum(blue)) > PACKETS // 4, "both versions had their share"
