@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from netbpf import Program, loader
+from netbpf.bpf import mprog_request as request
 from netbpf.bpf.anchor import Anchor
 from netbpf.bpf.link import Link
 from netbpf.bpf.move import move
+from netbpf.bpf.mprog_conditions import MAX_PROGRAMS
 from netbpf.errors import BpfError, ConflictError, NotFoundError, StaleRevisionError
 from netbpf.netns import entered
 from tests.netns_fixtures import programs
@@ -87,23 +91,55 @@ def test_a_link_that_somebody_holds_is_left_alone(site: Site, load: Load, bpffs:
     assert site.ids() == [two.id, one.id]
 
 
-def test_a_failed_second_step_puts_it_back(
-    site: Site, tracers: Tracers, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("by_link", [False, True])
+@pytest.mark.parametrize("step", [1, 2])
+def test_a_failed_step_puts_it_back(
+    site: Site, tracers: Tracers, monkeypatch: pytest.MonkeyPatch, by_link: bool, step: int
 ) -> None:
+    place = ("-n", site.ns.name, site.device, site.hook)
     for name in ("one", "two", "three"):
-        site.attach(tracers[name], link=False)
-    real, calls = type(site.hooks).attach, []
-
-    def failing(self: object, *args: object, **kwargs: object) -> object:
-        calls.append(kwargs)
-        if len(calls) == 1:
-            raise BpfError("attach", 12)
-        return real(self, *args, **kwargs)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(type(site.hooks), "attach", failing)
+        if by_link:
+            ok(site.noun, "attach", *place, f"id:{tracers[name].id}")
+        else:
+            site.attach(tracers[name], link=False)
+    before, pins = site.chain(), site.own_pins()
+    if by_link:
+        fail_once(monkeypatch, Link, "update", step, BpfError("update link", errno.ENOLINK))
+    else:
+        fail_once(monkeypatch, request, "replace_program", step, OSError(errno.ENOMEM, "x"))
     with entered(site.ns), pytest.raises(BpfError):
         move(site.hooks, site.ifindex, site.hook, "name:one", Anchor(last=True))
     assert tracers.order(site) == [1, 2, 3]
+    assert site.chain().entries == before.entries, "the links are the same too"
+    assert site.own_pins() == pins
+
+
+def fail_once(
+    monkeypatch: pytest.MonkeyPatch, where: Any, name: str, when: int, error: Exception
+) -> None:
+    """Let the call of that number fail as if the kernel had refused it."""
+    real, calls = getattr(where, name), []
+
+    def failing(*args: Any, **kwargs: Any) -> Any:
+        calls.append(args)
+        if len(calls) == when:
+            raise error
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(where, name, failing)
+
+
+@pytest.mark.parametrize("by_link", [False, True])
+def test_a_full_chain(site: Site, load: Load, by_link: bool) -> None:
+    place = ("-n", site.ns.name, site.device, site.hook)
+    one = load(programs.NEXT, "one")
+    ok(site.noun, "attach", *place, f"id:{one.id}", "--link" if by_link else "--no-link")
+    for _ in range(MAX_PROGRAMS - 1):
+        site.attach(load(programs.NEXT), link=False)
+    ok(site.noun, "move", *place, "name:one", "--last")
+    assert site.ids()[-1] == one.id
+    assert len(site.ids()) == MAX_PROGRAMS
+    assert len(site.own_pins()) == by_link
 
 
 def test_refusals(site: Site, load: Load) -> None:
