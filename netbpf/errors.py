@@ -12,7 +12,8 @@
     ├── NotFoundError                .kind .name
     ├── AmbiguousError               .kind .name .matches
     ├── ConflictError                what was asked for stands in the way of something else
-    └── ObjectFileError              .path .section
+    ├── ObjectFileError              .path .section
+    └── CaptureError                 .path .packet
 
 A caller's mistake (a wrong type, a value that cannot mean anything) is a TypeError or a ValueError.
 """
@@ -247,4 +248,18 @@ class ObjectFileError(NetbpfError):
         self.path = path
         self.section = section
         where = f"{path}: section {section}" if section else path
+        super().__init__(f"{where}: {reason}", hint=hint)
+
+
+class CaptureError(NetbpfError):
+    """The capture at ``path`` cannot be read or written; ``packet`` is where, counted from 0."""
+
+    code = "capture"
+
+    def __init__(
+        self, path: str, reason: str, *, packet: int | None = None, hint: str | None = None
+    ) -> None:
+        self.path = path
+        self.packet = packet
+        where = path if packet is None else f"{path}: packet {packet}"
         super().__init__(f"{where}: {reason}", hint=hint)

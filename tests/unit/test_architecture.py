@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "netbpf"
 LEVELS = [
     {"conditions", "errors", "interrupts"},
     {"libc"},
-    {"btf"},
+    {"btf", "captures"},
     {"bpf"},
     {"elf", "netns", "features", "progs"},
     {"loader", "netlink", "tcx"},
@@ -25,7 +25,13 @@ LEVELS = [
     {"cli"},
 ]
 LEVEL = {room: number for number, rooms in enumerate(LEVELS) for room in rooms}
-ALONE = {"elftools": "elf", "pyroute2": "netlink", "typer": "cli", "rich": "cli"}
+ALONE = {
+    "dpkt": "captures",
+    "elftools": "elf",
+    "pyroute2": "netlink",
+    "typer": "cli",
+    "rich": "cli",
+}
 FORBIDDEN = {("bpf", "netlink"), ("netlink", "bpf"), ("tcx", "netkit"), ("netkit", "tcx")}
 
 
@@ -78,8 +84,9 @@ def test_packages_have_one_importer() -> None:
         ("from netbpf import tcx", ["pyroute2", "typer", "rich", "elftools"]),
         ("from netbpf import netkit", ["pyroute2", "typer", "rich", "elftools"]),
         ("from netbpf import netns", ["pyroute2", "typer", "rich", "elftools"]),
-        ("import netbpf.cli.tcx", ["pyroute2", "rich", "elftools"]),
-        ("import netbpf.cli.netkit", ["pyroute2", "rich", "elftools"]),
+        ("import netbpf.captures", ["dpkt"]),
+        ("import netbpf.cli.tcx", ["pyroute2", "rich", "elftools", "dpkt"]),
+        ("import netbpf.cli.netkit", ["pyroute2", "rich", "elftools", "dpkt"]),
     ],
 )
 def test_weight_is_loaded_late(statement: str, absent: list[str]) -> None:
