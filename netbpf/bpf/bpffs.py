@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -84,7 +85,8 @@ def mounts() -> Iterator[BpfFs]:
     seen = set()
     for path in [*_mounted(), *(fs.path for fs in [_borrowed()] if fs)]:
         device = _device(path)
-        if device is not None and device not in seen:
+        # What is mounted over it is another filesystem, and none of ours to walk through.
+        if device is not None and device not in seen and is_bpffs(path):
             seen.add(device)
             yield BpfFs(path, MOUNT if path.startswith("/proc/") else path)
 
@@ -104,15 +106,19 @@ def _mount() -> None:
 
 
 def _mounted() -> list[str]:
-    """The mount points of type bpf. Fields: Documentation/filesystems/proc.rst, mountinfo."""
+    """The mount points of type bpf, whole ones before folders of one that are mounted elsewhere.
+
+    Fields: Documentation/filesystems/proc.rst, mountinfo.
+    """
     found = []
-    with open("/proc/self/mountinfo") as lines:
+    with open("/proc/self/mountinfo", "rb") as lines:
         for line in lines:
-            before, _, after = line.partition(" - ")
+            before, _, after = os.fsdecode(line).partition(" - ")
             if after.startswith("bpf "):
-                point = before.split()[4]
-                found.append(point.encode().decode("unicode_escape"))
-    return found
+                root, point = before.split(" ")[3:5]
+                path = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), point)
+                found.append((root != "/", path))
+    return [path for _, path in sorted(found, key=lambda each: each[0])]
 
 
 def _borrowed() -> BpfFs | None:

@@ -3,53 +3,15 @@
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
 
 from netbpf.bpf import syscall, uapi
 from netbpf.bpf.kobject import KernelObject, refused
+from netbpf.bpf.link_info import LinkInfo
 from netbpf.bpf.macros import BPF_F_REPLACE
 from netbpf.bpf.prog import Program
 from netbpf.errors import BpfError
 
-_ON_DEVICE = {
-    uapi.BPF_LINK_TYPE_XDP: "xdp",
-    uapi.BPF_LINK_TYPE_TCX: "tcx",
-    uapi.BPF_LINK_TYPE_NETKIT: "netkit",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class LinkInfo:
-    """What the kernel tells of a link.
-
-    ``ifindex`` counts in the namespace of the device, which the kernel does not name. A link whose
-    device or namespace is gone, or that was detached, is ``defunct``: an object without effect.
-    """
-
-    id: int
-    type: int
-    prog_id: int
-    ifindex: int | None
-    attach_type: int | None
-    netns_inode: int | None
-
-    @property
-    def type_name(self) -> str:
-        """The link type in the kernel's word, ``tcx``."""
-        return uapi.LINK_TYPE_NAMES.get(self.type, str(self.type))
-
-    @property
-    def hook(self) -> str | None:
-        """Where on its device or namespace it attaches: ``ingress``, ``sk_lookup``."""
-        if self.attach_type is None:
-            return None
-        name = uapi.ATTACH_TYPE_NAMES.get(self.attach_type, str(self.attach_type))
-        return name.removeprefix(f"{self.type_name}_")
-
-    @property
-    def defunct(self) -> bool:
-        """Whether the link is attached to nothing any more."""
-        return self.ifindex == 0 or self.netns_inode == 0
+__all__ = ["Link", "LinkInfo"]
 
 
 class Link(KernelObject):
@@ -74,13 +36,7 @@ class Link(KernelObject):
             syscall.obj_get_info(self.fileno(), raw)
         except OSError as error:
             raise refused("ask about a link", error) from error
-        ifindex = attach_type = netns_inode = None
-        if member := _ON_DEVICE.get(raw.type):
-            detail = getattr(raw, member)
-            ifindex, attach_type = detail.ifindex, getattr(detail, "attach_type", None)
-        elif raw.type == uapi.BPF_LINK_TYPE_NETNS:
-            netns_inode, attach_type = raw.netns.netns_ino, raw.netns.attach_type
-        return LinkInfo(raw.id, raw.type, raw.prog_id, ifindex, attach_type, netns_inode)
+        return LinkInfo.of(raw)
 
     def update(self, prog: Program, *, old: Program | None = None) -> None:
         """Put ``prog`` in the place of the link's program, with no packet unserved.
@@ -112,12 +68,23 @@ class Link(KernelObject):
 
         A link that is defunct already stays so.
 
+        :raises BpfError: EOPNOTSUPP the kernel detaches no link of its type.
+
         Since Linux 5.9 (kernel/bpf/syscall.c: link_detach).
         """
         try:
             syscall.link_detach(self.fileno())
         except OSError as error:
-            raise refused(f"detach link {self.id}", error) from error
+            if error.errno != errno.EOPNOTSUPP:
+                raise refused(f"detach link {self.id}", error) from error
+            info = self.info()
+            raise BpfError(
+                f"detach link {info.id}",
+                errno.EOPNOTSUPP,
+                f"the kernel detaches no link of type {info.type_name}",
+                hint="it ends when its last holder lets go of it: unpin it, end the processes that "
+                "`netbpf link show` names",
+            ) from error
 
 
 _UPDATE_REFUSALS: dict[int, tuple[str, str | None]] = {

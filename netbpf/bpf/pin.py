@@ -5,18 +5,20 @@ from __future__ import annotations
 import errno
 import os
 import re
+import secrets
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 
 from netbpf.bpf import syscall, uapi
 from netbpf.bpf.bpffs import FOLDER, MOUNT, BpfFs, is_bpffs, mounts
 from netbpf.bpf.fd import FD, kind_of
+from netbpf.bpf.link_info import LinkInfo
 from netbpf.errors import BpfError
+from netbpf.interrupts import held as uninterrupted
 
 _NAME_MAX = 255
-
-# struct bpf_link_info starts both with the ifindex (include/uapi/linux/bpf.h).
-_ON_DEVICE = (uapi.BPF_LINK_TYPE_TCX, uapi.BPF_LINK_TYPE_NETKIT)
 
 
 def create(fd: int, path: str, kind: str) -> None:
@@ -147,33 +149,192 @@ def remove(path: str) -> None:
     except FileNotFoundError:
         pass
     except OSError as error:
-        raise BpfError(f"remove pin {path}", error.errno or errno.EIO) from error
+        raise _unremovable(path, error) from error
     folder = os.path.dirname(path)
     if os.path.basename(folder) == FOLDER:
         remove_folders([folder])
 
 
-def remove_defunct(netns_inode: int, ifindexes: Collection[int]) -> list[str]:
-    """Remove netbpf's own pins of links on these devices, which are gone; those removed.
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """A pin, and what it was seen to hold.
+
+    ``path`` leads there for this process, ``shown`` in the bpffs' own mount namespace. ``own``: it
+    lies below netbpf's own folder. ``id`` is that of a program or link; of another ``kind`` it is
+    not asked for, and 0.
+    """
+
+    path: str
+    shown: str
+    own: bool
+    kind: str
+    id: int
+    link: LinkInfo | None
+
+    @property
+    def name(self) -> OwnName | None:
+        """What ``name_for`` wrote into its name; None where something else did."""
+        return OwnName.parse(os.path.basename(self.path)) if self.own else None
+
+
+@dataclass(frozen=True, slots=True)
+class OwnName:
+    """What the name of netbpf's own pin of a link says: where the link was attached, and by what.
+
+    ``device`` and ``prog`` have a ``-`` for what no pin's name can hold.
+    """
+
+    netns_inode: int
+    device: str
+    ifindex: int
+    hook: str
+    prog: str
+    link: int
+
+    @classmethod
+    def parse(cls, name: str) -> OwnName | None:
+        """Read a name that ``name_for`` made; None: it made another."""
+        number = r"([1-9][0-9]{0,9})"
+        word = r"([A-Za-z0-9-]*)"
+        pattern = f"net{number}_{word}_{number}_{word}_{word}_{number}"
+        if not (match := re.fullmatch(pattern, name, re.ASCII)):
+            return None
+        inode, device, ifindex, hook, prog, link = match.groups()
+        return cls(int(inode), device, int(ifindex), hook, prog, int(link))
+
+    @classmethod
+    def of_any(cls, paths: Iterable[str]) -> OwnName | None:
+        """What the first of these pins says whose name ``name_for`` made."""
+        names = (cls.parse(os.path.basename(path)) for path in paths)
+        return next((name for name in names if name), None)
+
+
+def scan(*, own: bool = False) -> Iterator[Pin]:
+    """Every pin on every bpffs within reach; with ``own`` only those below netbpf's own folder."""
+    for fs in own_folders() if own else mounts():
+        for path in walk(fs.folder if own else fs.path):
+            if (held := _held(path)) is not None:
+                yield _pin(path, fs, held)
+
+
+def own_folders() -> Iterator[BpfFs]:
+    """Every bpffs within reach that has a folder of netbpf's own, which is no way elsewhere."""
+    for fs in mounts():
+        try:
+            found = os.lstat(fs.folder)
+            if stat.S_ISDIR(found.st_mode) and found.st_dev == os.stat(fs.path).st_dev:
+                yield fs
+        except OSError:
+            continue
+
+
+_Held = tuple[str, int, LinkInfo | None]
+
+
+def _held(path: str) -> _Held | None:
+    """What is pinned at ``path``: kind, id, link; None: nothing that we may open."""
+    try:
+        with FD(syscall.obj_get(path)) as fd:
+            kind = kind_of(fd.fileno())
+            if kind == "link":
+                link = LinkInfo.of(syscall.obj_get_info(fd.fileno(), uapi.LinkInfo()))
+                return kind, link.id, link
+            if kind == "program":
+                return kind, syscall.obj_get_info(fd.fileno(), uapi.ProgInfo()).id, None
+            return kind, 0, None
+    except OSError:
+        return None
+
+
+def _pin(path: str, fs: BpfFs, held: _Held) -> Pin:
+    return Pin(path, fs.shown + path[len(fs.path) :], path.startswith(f"{fs.folder}/"), *held)
+
+
+def remove_exactly(pin: Pin) -> bool:
+    """Remove the pin if it still holds what was seen, and as defunct; whether it was removed.
+
+    Anybody may put another pin in its place at any moment. So it is renamed first, which nobody
+    can come between, looked at again, and goes back if it has become another one.
+
+    :raises BpfError: it cannot be removed.
+    """
+    if not _same(_held(pin.path), pin):
+        return False
+    folder = os.path.dirname(pin.path)
+    aside = f"{folder}/netbpf-going-{secrets.token_hex(8)}"
+    with uninterrupted():
+        try:
+            os.rename(pin.path, aside)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise _unremovable(pin.path, error) from error
+        if not _same(_held(aside), pin):
+            # A hard link refuses where a rename would replace what came there by now.
+            with suppress(FileExistsError):
+                os.link(aside, pin.path)
+                os.unlink(aside)
+            return False
+        try:
+            os.unlink(aside)
+        except FileNotFoundError:
+            return False
+    if pin.own:
+        _remove_own_folders(folder)
+    return True
+
+
+def _same(now: _Held | None, seen: Pin) -> bool:
+    if now is None or now[:2] != (seen.kind, seen.id):
+        return False
+    return seen.link is None or not seen.link.defunct or bool(now[2] and now[2].defunct)
+
+
+def _remove_own_folders(folder: str) -> None:
+    """Remove the folder and those above it, up to netbpf's own, as far as they are empty."""
+    above = [folder]
+    while os.path.basename(folder) != FOLDER and folder != "/":
+        folder = os.path.dirname(folder)
+        above.append(folder)
+    remove_folders(above)
+
+
+def _unremovable(path: str, error: OSError) -> BpfError:
+    return BpfError(f"remove pin {path}", error.errno or errno.EIO)
+
+
+def remove_defunct(netns_inode: int, ifindexes: Collection[int] | None = None) -> list[str]:
+    """Remove netbpf's own pins of links in that namespace whose device is gone; those removed.
 
     Only pins of links that are defunct: the name alone could be another device's by now.
+
+    :param ifindexes: only these devices; None is all, with links of the namespace itself.
     """
     removed = []
-    for fs in mounts():
-        for path in _files(fs.folder):
-            # As name_for made it: netINODE, device, ifindex, hook, program, link.
-            parts = os.path.basename(path).split("_")
-            if parts[0] != f"net{netns_inode}" or len(parts) < 3 or not parts[2].isdecimal():
-                continue
-            if int(parts[2]) in ifindexes and _is_defunct(path):
-                remove(path)
-                removed.append(fs.shown + path[len(fs.path) :])
+    for pin in own_in(netns_inode):
+        gone = pin.link is not None and pin.link.defunct
+        of_these = ifindexes is None or (pin.name is not None and pin.name.ifindex in ifindexes)
+        if gone and of_these and remove_exactly(pin):
+            removed.append(pin.shown)
     return removed
+
+
+def own_in(netns_inode: int) -> Iterator[Pin]:
+    """netbpf's own pins of links that were attached in that namespace, as their names say."""
+    for fs in own_folders():
+        for path in walk(fs.folder):
+            # Opened only where the name fits: there may be many others.
+            named = OwnName.parse(os.path.basename(path))
+            if named is None or named.netns_inode != netns_inode:
+                continue
+            if (held := _held(path)) is not None and held[0] == "link":
+                yield _pin(path, fs, held)
 
 
 def is_own(path: str) -> bool:
     """Whether the pin lies in netbpf's own folder."""
-    return os.path.basename(os.path.dirname(path)) == FOLDER
+    folder = os.path.dirname(path)
+    return any(folder in (fs.folder, f"{fs.shown}/{FOLDER}") for fs in mounts())
 
 
 def link_pins(link_ids: Collection[int]) -> dict[int, list[str]]:
@@ -181,44 +342,57 @@ def link_pins(link_ids: Collection[int]) -> dict[int, list[str]]:
     found: dict[int, list[str]] = {number: [] for number in link_ids}
     if not found:
         return {}
-    for fs in mounts():
-        for path in _files(fs.path):
-            number = _pinned_link(path)
-            if number in found:
-                found[number].append(fs.shown + path[len(fs.path) :])
+    for pin in scan():
+        if pin.link is not None and pin.id in found:
+            found[pin.id].append(pin.shown)
     return found
 
 
-def _is_defunct(path: str) -> bool:
-    try:
-        with FD(syscall.obj_get(path)) as fd:
-            if kind_of(fd.fileno()) != "link":
-                return False
-            info = syscall.obj_get_info(fd.fileno(), uapi.LinkInfo())
-            return info.type in _ON_DEVICE and not info.tcx.ifindex
-    except OSError:
-        return False
+def walk(folder: str) -> Iterator[str]:
+    """The files below a folder, in order of their names, on its own filesystem only."""
+    yield from (path for path, is_folder in _walk(folder) if not is_folder)
 
 
-def _files(folder: str) -> Iterator[str]:
+def empty_folders(folder: str) -> list[str]:
+    """The folders below ``folder`` in which there are none but empty folders; innermost first."""
+    folders, full = [], set()
+    for path, is_folder in _walk(folder, everything=True):
+        if is_folder:
+            folders.append(path)
+            continue
+        while path != folder and path not in full:
+            path = os.path.dirname(path)
+            full.add(path)
+    return [path for path in reversed(folders) if path not in full]
+
+
+def _walk(folder: str, *, everything: bool = False) -> Iterator[tuple[str, bool]]:
+    """The folders and files below a folder; with ``everything`` also what is neither."""
     try:
-        with os.scandir(folder) as entries:
-            for entry in sorted(entries, key=lambda entry: entry.name):
-                if entry.is_dir(follow_symlinks=False):
-                    yield from _files(entry.path)
-                elif stat.S_ISREG(entry.stat(follow_symlinks=False).st_mode):
-                    yield entry.path
+        device = os.lstat(folder).st_dev
     except OSError:
-        # Folders come and go, and some are not ours to look into.
         return
-
-
-def _pinned_link(path: str) -> int | None:
-    try:
-        with FD(syscall.obj_get(path)) as fd:
-            if kind_of(fd.fileno()) != "link":
-                return None
-            with open(f"/proc/self/fdinfo/{fd.fileno()}") as lines:
-                return next((int(x.split()[1]) for x in lines if x.startswith("link_id:")), None)
-    except OSError:
-        return None
+    # No recursion: somebody's folders may be nested deeper than Python's stack.
+    waiting = [(folder, True)]
+    while waiting:
+        path, is_folder = waiting.pop()
+        if path != folder:
+            yield path, is_folder
+        if not is_folder:
+            continue
+        below = []
+        try:
+            with os.scandir(path) as entries:
+                for entry in sorted(entries, key=lambda entry: entry.name):
+                    found = entry.stat(follow_symlinks=False)
+                    if stat.S_ISDIR(found.st_mode) and found.st_dev == device:
+                        below.append((entry.path, True))
+                    elif everything or stat.S_ISREG(found.st_mode):
+                        below.append((entry.path, False))
+        except OSError:
+            # Folders come and go, and some are not ours to look into.
+            if everything:
+                # Nobody can say that it is empty: as if something were in it.
+                yield f"{path}/", False
+            continue
+        waiting += reversed(below)

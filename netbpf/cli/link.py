@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from netbpf.cli.command import ChangingCommand, Command, Group
-from netbpf.cli.namespaces import each_namespace
+from netbpf.cli.link_gc import REASONS, gc
+from netbpf.cli.namespaces import left_out
 from netbpf.cli.output import Document, emit, lines, note, say, table
 from netbpf.cli.settings import settings
 
@@ -26,11 +26,12 @@ Id = Annotated[str, typer.Argument(metavar="ID", help="link:N, its number, or pi
 def show(
     link: Annotated[str | None, typer.Argument(metavar="ID", help="Only this link.")] = None,
 ) -> None:
-    """Show links: what they attach, where, who holds them; the defunct ones too."""
+    """Show links: what they attach, where, who holds them; the defunct ones too, and why."""
     from netbpf.bpf.link import Link
     from netbpf.bpf.owners import link_owners
-    from netbpf.bpf.pin import link_pins
+    from netbpf.bpf.pin import OwnName, link_pins
     from netbpf.errors import NotFoundError
+    from netbpf.plumbing import places
 
     infos: list[LinkInfo] = []
     if link is not None:
@@ -45,9 +46,15 @@ def show(
                 # It went while we looked around.
                 continue
     ids = [info.id for info in infos]
-    pins, owners, places = link_pins(ids), link_owners(ids), _places(infos)
+    pins, owners = link_pins(ids), link_owners(ids)
+    found_at = places.of_links(infos, left_out)
+    defunct = {info.id: OwnName.of_any(pins[info.id]) for info in infos if info.defunct}
+    reasons = places.reasons({number: name for number, name in defunct.items() if name})
     documents = [
-        _document(info, places.get(info.id, (None, None)), pins[info.id], owners[info.id])
+        {
+            **_document(info, found_at.get(info.id, (None, None)), pins[info.id], owners[info.id]),
+            "reason": reasons.get(info.id),
+        }
         for info in infos
     ]
     emit({"links": documents}, lambda: _table(documents))
@@ -69,19 +76,85 @@ def pin(link: Id, path: Annotated[str, typer.Argument(metavar="PATH")]) -> None:
         )
 
 
+@app.command(cls=ChangingCommand, epilog="Example: netbpf link unpin link:7")
+def unpin(
+    link: Annotated[
+        str, typer.Argument(metavar="LINK", help="A pin's path, or link:N for netbpf's own pins.")
+    ],
+) -> None:
+    """Remove a pin of a link, or netbpf's own pins of it; says whether it was the last holder."""
+    from netbpf.bpf import unpin as unpinning
+    from netbpf.bpf.ref import Ref
+
+    ref = Ref.parse(f"link:{link}" if link.isdecimal() else link)
+    path = unpinning.check_path(ref.value) if ref.kind == "pin" else None
+    with open_link(link) as found:
+        info = found.info()
+        if settings.dry_run:
+            going, remaining = unpinning.chosen(info.id, path)
+            ended = None if remaining else True
+        else:
+            done = unpinning.unpin(found, path)
+            going, remaining, ended = list(done.removed), done.remaining, done.ended
+    removed = [pin.shown for pin in going]
+    owners = [{"pid": owner.pid, "comm": owner.comm} for owner in remaining.owners]
+    staying = [pin.shown for pin in remaining.pins]
+    document = {
+        "unpinned": {
+            "id": info.id,
+            "prog_id": info.prog_id,
+            "defunct": info.defunct,
+            "pins": removed,
+            "remaining": {"pins": staying, "owners": owners},
+            "ended": ended,
+        }
+    }
+    dry = {"dry_run": True} if settings.dry_run else {}
+    emit({**dry, **document}, lambda: _say_unpinned(document["unpinned"]))
+
+
+def _say_unpinned(done: Document) -> None:
+    word = "would remove" if settings.dry_run else "removed"
+    for path in done["pins"]:
+        say(f"{word} {path}")
+    if not done["pins"]:
+        say(f"nothing to remove: no pin holds link:{done['id']} any more")
+    holders = [*done["remaining"]["pins"]]
+    holders += [f"{owner['comm']}[{owner['pid']}]" for owner in done["remaining"]["owners"]]
+    number, prog = done["id"], done["prog_id"]
+    if done["ended"]:
+        gone = "it was defunct" if done["defunct"] else f"its program id:{prog} is detached"
+        if settings.dry_run:
+            gone = "it is defunct" if done["defunct"] else f"its program id:{prog} is detached then"
+        say(f"link:{number} has no other holder: {gone}")
+    elif holders:
+        say(f"link:{number} stays, held by {', '.join(holders)}")
+    else:
+        say(f"link:{number} stays, held by what cannot be seen from here")
+
+
+app.command(cls=ChangingCommand, epilog="Example: netbpf link gc --yes")(gc)
+
+
 @app.command(cls=ChangingCommand, epilog="Example: netbpf link detach 7")
 def detach(link: Id) -> None:
     """Detach a link now, whoever else holds it, and remove netbpf's own pins of it."""
     from netbpf.cli.keep import remove_pins
 
     with open_link(link) as found:
-        number, removed = found.id, []
+        info, removed = found.info(), []
+        number = info.id
         if not settings.dry_run:
             found.detach()
             removed = remove_pins(number, f"link:{number}")
         word = "would detach" if settings.dry_run else "detached"
+        if info.defunct:
+            word = "nothing to detach, it is defunct already:"
         emit(
-            {"dry_run": settings.dry_run, "detached": {"id": number, "pins": removed}},
+            {
+                "dry_run": settings.dry_run,
+                "detached": {"id": number, "pins": removed, "was_defunct": info.defunct},
+            },
             lambda: say(f"{word} link:{number}"),
         )
 
@@ -100,36 +173,6 @@ def open_link(text: str) -> Any:
     raise ValueError(f"{text} names a program: a link is link:N or pin:PATH")
 
 
-def _places(infos: list[LinkInfo]) -> dict[int, tuple[str | None, str]]:
-    """The namespace and device of each link in a chain.
-
-    The kernel tells an ifindex without its namespace, so every chain at that ifindex is asked
-    whether the link is in it.
-    """
-    from netbpf import netkit, tcx
-    from netbpf.errors import NetbpfError
-
-    rooms = {"tcx": tcx.HOOKS, "netkit": netkit.HOOKS}
-    wanted = [info for info in infos if info.type_name in rooms and not info.defunct]
-    found: dict[int, tuple[str | None, str]] = {}
-    if not wanted:
-        return found
-    for netns in each_namespace(True):
-        devices = dict(socket.if_nameindex())
-        for info in wanted:
-            name = devices.get(info.ifindex or 0)
-            if name is None or info.id in found:
-                continue
-            try:
-                chain = rooms[info.type_name].chain(info.ifindex or 0, info.hook or "")
-            except NetbpfError:
-                # The device of that number is of another kind here, or has just gone.
-                continue
-            if chain.with_link(info.id):
-                found[info.id] = (netns, name)
-    return found
-
-
 def _document(
     info: LinkInfo, place: tuple[str | None, str | None], pins: list[str], owners: list[Any]
 ) -> Document:
@@ -139,7 +182,7 @@ def _document(
         "prog_id": info.prog_id,
         "device": place[1],
         "ifindex": info.ifindex,
-        "netns": place[0] or _netns_of(info),
+        "netns": (place[0] or (settings.netns if place[1] else None)) or _netns_of(info),
         "hook": info.hook,
         "defunct": info.defunct,
         "pins": pins,
@@ -169,9 +212,16 @@ def _table(documents: list[Document]) -> None:
                 each["prog_id"],
                 ":".join(filter(None, (each["netns"], each["device"]))) or each["ifindex"] or None,
                 each["hook"],
-                "defunct" if each["defunct"] else "attached",
+                _state(each),
                 lines([*each["pins"], *(f"{o['comm']}[{o['pid']}]" for o in each["owners"])]),
             ]
             for each in documents
         ],
     )
+
+
+def _state(document: Document) -> str:
+    if not document["defunct"]:
+        return "attached"
+    reason = REASONS.get(document["reason"] or "")
+    return f"defunct: {reason}" if reason else "defunct"

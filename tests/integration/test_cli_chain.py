@@ -66,7 +66,9 @@ def test_show_document(site: Site) -> None:
     two = attached(site, "builtin:next", "--no-link", "--before", "name:count")
     assert (two["position"], two["link"]) == (0, None)
     chain = shown(site)
-    assert set(chain) == {"netns", "device", "ifindex", "hook", "revision", "entries"}
+    assert set(chain) == {
+        *("netns", "device", "ifindex", "hook", "revision", "entries", "filters", "netkit")
+    }
     assert (chain["netns"], chain["revision"]) == (site.ns.name, 3)
     assert [entry["position"] for entry in chain["entries"]] == [0, 1]
     bare, linked = chain["entries"]
@@ -339,7 +341,7 @@ def test_link_show_names_the_devices_namespace() -> None:
         (link,) = ok("link", "show", made["link"]["id"])["links"]
         assert set(link) == {
             *("id", "type", "prog_id", "device", "ifindex", "netns", "hook"),
-            *("defunct", "pins", "owners"),
+            *("defunct", "reason", "pins", "owners"),
         }
         assert (link["type"], link["hook"], link["defunct"]) == ("tcx", "ingress", False)
         assert (link["netns"], link["device"]) == (site.ns.name, site.device)

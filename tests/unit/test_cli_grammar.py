@@ -58,6 +58,8 @@ def test_every_command_shows_an_example_and_takes_the_global_options() -> None:
             "del",
             "set",
             "pin",
+            "unpin",
+            "gc",
             "move",
             "order",
         }
