@@ -8,6 +8,7 @@ import typer
 
 from netbpf.cli import chain as shared
 from netbpf.cli import chain_move, chain_view
+from netbpf.cli import stats_options as options
 from netbpf.cli.command import ChangingCommand, Command, Group
 from netbpf.cli.namespaces import left_out
 from netbpf.cli.output import emit, note, say, table
@@ -276,14 +277,11 @@ def chain(
     hook: Annotated[
         str | None, typer.Argument(metavar="HOOK", help="Only this one of its chains.")
     ] = None,
+    stats: options.Stats = False,
+    seconds: options.Seconds = None,
 ) -> None:
     """Show the programs on a netkit device's sides, in the order in which they run."""
-    from netbpf import netkit
-
-    ifindex = shared.ifindex_of(device)
-    names = (hook,) if hook else netkit.HOOKS.names
-    chains = [(settings.netns, device, netkit.chain(ifindex, name)) for name in names]
-    chain_view.show_chains(chains, empty=True)
+    chain_view.show_sides(device, hook, stats=stats, seconds=seconds)
 
 
 def _document(device: Device) -> dict[str, Any]:

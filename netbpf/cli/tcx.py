@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from netbpf.cli import chain as shared
 from netbpf.cli import chain_move, chain_view
+from netbpf.cli import stats_options as options
 from netbpf.cli.command import ChangingCommand, Command, Group
-from netbpf.cli.namespaces import each_namespace
-
-if TYPE_CHECKING:
-    from netbpf.bpf.chain import Chain
 
 app = typer.Typer(
     cls=Group, add_completion=False, help="Chains of programs on a device's ingress and egress."
@@ -60,22 +55,11 @@ def show(
     all_netns: Annotated[
         bool, typer.Option("--all-netns", help="In every namespace that can be found.")
     ] = False,
+    stats: options.Stats = False,
+    seconds: options.Seconds = None,
 ) -> None:
-    """Show the programs at each device, in the order in which they run."""
-    from netbpf import tcx
+    """Show the programs at each device, in the order in which they run.
 
-    names = (hook,) if hook else tcx.HOOKS.names
-    for name in names:
-        tcx.HOOKS.hook(name)
-
-    def chains() -> Iterator[tuple[str | None, str, Chain]]:
-        for netns in each_namespace(all_netns):
-            if device is not None:
-                devices = [(shared.ifindex_of(device), device)]
-            else:
-                devices = socket.if_nameindex()
-            for ifindex, found in devices:
-                for name in names:
-                    yield netns, found, tcx.chain(ifindex, name)
-
-    chain_view.show_chains(chains(), empty=device is not None)
+    After each chain come the filters of clsact and, on a netkit device, the programs of its side.
+    """
+    chain_view.show_tcx(device, hook, all_netns=all_netns, stats=stats, seconds=seconds)

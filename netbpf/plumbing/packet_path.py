@@ -187,12 +187,13 @@ class Reader:
         if not progs:
             return Path(name, ifindex, hook, 0 if side else revision, ())
         steps = [
-            Step(position, prog, links[position] or None, self._of(prog))
+            Step(position, prog, links[position] or None, self.facts(prog))
             for position, prog in enumerate(progs)
         ]
         return Path(name, ifindex, hook, revision, steps)
 
-    def _of(self, prog_id: int) -> Facts | None:
+    def facts(self, prog_id: int) -> Facts | None:
+        """What the kernel told of a program when it was first asked about it."""
         if prog_id not in self._facts:
             self._facts[prog_id] = facts(prog_id)
         return self._facts[prog_id]
