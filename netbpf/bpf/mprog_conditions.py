@@ -112,7 +112,7 @@ _LOOK = "look again, then decide"
 
 ROWS: tuple[Row, ...] = (
     Row(
-        ("attach", "detach", "update", "move", "order"),
+        ("attach", "detach", "update"),
         errno.ESTALE,
         "the chain is not at the expected revision: somebody changed it since it was read",
         "look at the chain again, then decide",
@@ -218,11 +218,10 @@ ROWS: tuple[Row, ...] = (
     Row(
         ("attach", "detach", "update", "show"),
         errno.ENODEV,
-        "there is no device of that ifindex in the caller's network namespace; of a netkit pair: "
-        "its peer is gone",
+        "there is no device of that ifindex in the caller's network namespace",
         "netbpf -n NS looks in another namespace",
         lambda situation: None,
-        source="kernel/bpf/tcx.c, drivers/net/netkit.c",
+        source="kernel/bpf/tcx.c",
     ),
     Row(
         ("attach", "update"),

@@ -7,8 +7,10 @@ drivers/net/netkit.c (netkit_queue_create) of Linux 7.2.
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+from netbpf.conditions import Condition
 from netbpf.errors import NetlinkError
 from netbpf.netlink.rtnl import Refusal
 
@@ -26,62 +28,71 @@ class Reason:
 
 
 _BY_EXTACK = {
-    "Device is not a virtual device": Reason(
-        "not_virtual",
-        "the device that is to get the queue is a NIC itself",
-        "the first word is the netkit device, the second the NIC",
-    ),
-    "Device does not support queue creation": Reason(
-        "not_netkit",
-        "the device that is to get the queue is no netkit device",
-        "make one with `netbpf netkit add NAME --single --rx-queues N`",
-    ),
-    "Device must have at least one real queue": Reason(
-        "no_real_queue", "the device that is to get the queue has none of its own"
-    ),
-    "Lease device is a virtual device": Reason(
-        "nic_virtual",
-        "only a real NIC has queues to lease",
-        "name a NIC whose driver manages its queues: mlx5, bnxt, gve, fbnic, netdevsim",
-    ),
-    "Lease device has been removed from the system": Reason("nic_removed", "the NIC is gone"),
-    "Lease device does not support queue management operations": Reason(
-        "nic_no_queue_management",
-        "the NIC's driver does not manage its queues one by one",
-        "it takes a NIC of mlx5, bnxt, gve, fbnic or netdevsim, and a recent driver",
-    ),
-    "Device queue in use by AF_XDP": Reason(
-        "queue_af_xdp",
-        "an AF_XDP socket has the queue",
-        "close that socket, or take another queue",
-    ),
-    "Device queue in use due to queue leasing": Reason(
-        "queue_leased",
-        "the queue is leased already",
-        "`netbpf lease show` tells to whom; take another queue",
-    ),
-    "Device queue in use by memory provider": Reason(
-        "queue_memory_provider",
-        "a memory provider (io_uring or a dmabuf) has the queue",
-        "end the program that bound it, or take another queue",
-    ),
-    "Leasing queues from different devices not supported": Reason(
-        "other_nic",
-        "the device has queues of another NIC, and all have to be of one",
-        "make a netkit device for each NIC",
-    ),
-    PRIMARY: Reason(
-        "primary_of_pair",
-        "of a pair only the peer can have queues on lease",
-        "name the peer, in its own namespace, or make a single device",
-    ),
-    "netkit maximum queue limit reached": Reason(
-        "no_rx_queues_left",
-        "the device has all the rx queues that it was made with",
-        "make it with more: `--rx-queues N` (of a pair `--peer-rx-queues N`), one of them is its "
-        "own",
-    ),
+    errno.EINVAL: {
+        "Device is not a virtual device": Reason(
+            "not_virtual",
+            "the device that is to get the queue is a NIC itself",
+            "the first word is the netkit device, the second the NIC",
+        ),
+        "Device does not support queue creation": Reason(
+            "not_netkit",
+            "the device that is to get the queue is no netkit device",
+            "make one with `netbpf netkit add NAME --single --rx-queues N`",
+        ),
+        "Device must have at least one real queue": Reason(
+            "no_real_queue", "the device that is to get the queue has none of its own"
+        ),
+        "Lease device is a virtual device": Reason(
+            "nic_virtual",
+            "only a real NIC has queues to lease",
+            "name a NIC whose driver manages its queues: mlx5, bnxt, gve, fbnic, netdevsim",
+        ),
+        "Lease device has been removed from the system": Reason("nic_removed", "the NIC is gone"),
+        "Lease device does not support queue management operations": Reason(
+            "nic_no_queue_management",
+            "the NIC's driver does not manage its queues one by one",
+            "it takes a NIC of mlx5, bnxt, gve, fbnic or netdevsim, and a recent driver",
+        ),
+        "netkit maximum queue limit reached": Reason(
+            "no_rx_queues_left",
+            "the device has all the rx queues that it was made with",
+            "make it with more: `--rx-queues N` (of a pair `--peer-rx-queues N`), one of them is "
+            "its own",
+        ),
+    },
+    errno.EBUSY: {
+        "Device queue in use by AF_XDP": Reason(
+            "queue_af_xdp",
+            "an AF_XDP socket has the queue",
+            "close that socket, or take another queue",
+        ),
+        "Device queue in use due to queue leasing": Reason(
+            "queue_leased",
+            "the queue is leased already",
+            "`netbpf lease show` tells to whom; take another queue",
+        ),
+        "Device queue in use by memory provider": Reason(
+            "queue_memory_provider",
+            "a memory provider (io_uring or a dmabuf) has the queue",
+            "end the program that bound it, or take another queue",
+        ),
+    },
+    errno.EOPNOTSUPP: {
+        "Leasing queues from different devices not supported": Reason(
+            "other_nic",
+            "the device has queues of another NIC, and all have to be of one",
+            "make a netkit device for each NIC",
+        ),
+        PRIMARY: Reason(
+            "primary_of_pair",
+            "of a pair only the peer can have queues on lease",
+            "name the peer, in its own namespace, or make a single device",
+        ),
+    },
 }
+"""By errno, and by the kernel's own text that comes with it."""
+
+_TEXTS = {text: why for reasons in _BY_EXTACK.values() for text, why in reasons.items()}
 
 _BY_ERRNO = {
     errno.EPERM: Reason(
@@ -106,7 +117,7 @@ _BY_ERRNO = {
 
 def reason(refusal: Refusal) -> Reason:
     """What a refused lease means."""
-    found = _BY_EXTACK.get(refusal.extack or "") or _BY_ERRNO.get(refusal.errno or 0)
+    found = _TEXTS.get(refusal.extack or "") or _BY_ERRNO.get(refusal.errno or 0)
     return found or Reason("refused", refusal.extack or refusal.strerror or "refused")
 
 
@@ -127,3 +138,13 @@ def explained(
         extack=refusal.extack,
         code=why.code,
     )
+
+
+def conditions() -> Iterator[Condition]:
+    """Every reason that is known."""
+    source = "net/core/netdev-genl.c, net/core/netdev_queues.c, drivers/net/netkit.c"
+    for number, reasons in _BY_EXTACK.items():
+        for text, why in reasons.items():
+            yield Condition("lease-add", number, why.words, why.hint, source, text)
+    for number, why in _BY_ERRNO.items():
+        yield Condition("lease-add", number, why.words, why.hint, source)

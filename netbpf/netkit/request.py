@@ -42,7 +42,7 @@ _UNKNOWN_KIND = "Unknown device type"
 _NUMBERED = re.compile(r"nk[0-9]+")
 _NAME_TRIES = 20
 
-_ADD_MEANINGS = {
+ADD_MEANINGS = {
     errno.EOPNOTSUPP: Meaning(
         "this kernel's netkit refuses the combination",
         "it takes at most 1024 rx queues, no MAC address in L3 mode, and for a single device "
@@ -54,6 +54,7 @@ _ADD_MEANINGS = {
     errno.EADDRNOTAVAIL: Meaning("the MAC address is multicast or all zeros"),
     errno.EPERM: Meaning("not permitted", NEEDS_NET_ADMIN + ", for a pair in those of both ends"),
     errno.ENODEV: Meaning("the namespace of one end is going away"),
+    errno.EEXIST: Meaning("the name is taken", "take another name"),
 }
 
 
@@ -88,7 +89,7 @@ def refused(rtnl: Rtnl, settings: Settings, error: Refusal) -> NetbpfError:
         # A kernel that knows no singles makes a pair, and calls its other end nkN: this one.
         feature, since = _SINCE["IFLA_NETKIT_PAIRING"]
         return NotSupportedError(feature, since=since)
-    meanings = dict(_ADD_MEANINGS)
+    meanings = dict(ADD_MEANINGS)
     if error.errno == errno.EEXIST:
         meanings[errno.EEXIST] = _who_has_the_name(rtnl, settings)
     return explained(f"add {settings.name}", error, meanings)
