@@ -119,9 +119,13 @@ class Group(TyperGroup):
 
 
 class LazyGroup(Group):
-    """The nouns, each imported when it is used; ``nouns`` maps a noun to its module."""
+    """The nouns, each imported when it is used; ``nouns`` maps a noun to its module.
+
+    Those in ``verbs`` are commands by themselves: their modules hold one command and no callback.
+    """
 
     nouns: dict[str, str]
+    verbs: frozenset[str]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -29,7 +29,9 @@ class Nouns(LazyGroup):
         "prog": "netbpf.cli.prog",
         "link": "netbpf.cli.link",
         "map": "netbpf.cli.map",
+        "explain": "netbpf.cli.explain",
     }
+    verbs = frozenset({"explain"})
 
 
 app = typer.Typer(

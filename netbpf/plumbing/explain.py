@@ -24,9 +24,9 @@ def number_of(text: str) -> int:
     if re.fullmatch(r"-?[0-9]{1,4}", text):
         number = abs(int(text))
     else:
-        # The one errno that the kernel gives and the C library has no name for.
-        names = {name: number for number, name in errno.errorcode.items()} | {"ENOTSUPP": 524}
-        number = names.get(text.upper(), 0)
+        # ENOTSUPP is the kernel's alone, the C library has no name for it.
+        names = {"ENOTSUPP": 524, **{name: getattr(errno, name) for name in dir(errno)}}
+        number = names.get(text.upper(), 0) if text.upper().startswith("E") else 0
     if errno_name(number).startswith("errno "):
         raise ValueError(f"{text} is no errno: write EEXIST, or its number")
     return number

@@ -28,6 +28,9 @@ def commands() -> dict[str, Any]:
     found: dict[str, Any] = {}
     for noun in main.Nouns.nouns:
         group = root.get_command(None, noun)
+        if noun in main.Nouns.verbs:
+            found[noun] = group
+            continue
         assert hasattr(group, "commands"), f"{noun} is no group: with one verb it needs a callback"
         found.update({f"{noun} {verb}": command for verb, command in group.commands.items()})
     return found
@@ -62,6 +65,11 @@ def command_lines(text: str) -> Iterator[list[str]]:
             yield words
 
 
+def name_of(words: list[str]) -> str:
+    """The command that a line begins with: a noun and its verb, or a verb by itself."""
+    return words[0] if words[0] in main.Nouns.verbs else " ".join(words[:2])
+
+
 def test_the_table_of_commands_is_whole() -> None:
     listed = [row[0].strip("`").removeprefix("netbpf ") for row in rows("README.md", "Commands")]
     assert sorted(listed) == sorted(commands())
@@ -75,11 +83,12 @@ def test_the_table_of_json_documents_is_whole() -> None:
 
 @pytest.mark.parametrize("file", TEXTS, ids=lambda file: str(file.relative_to(ROOT)))
 def test_command_lines_are_of_this_grammar(file: Path) -> None:
-    for noun, verb, *words in command_lines(file.read_text()):
-        assert f"{noun} {verb}" in commands(), f"{file.name}: netbpf {noun} {verb}"
+    for words in command_lines(file.read_text()):
+        name = name_of(words)
+        assert name in commands(), f"{file.name}: netbpf {name}"
         own = words[: words.index("--")] if "--" in words else words
         used = {word.split("=")[0] for word in own if re.fullmatch(r"--?[a-z][^ ]*", word)}
-        assert used <= options(commands()[f"{noun} {verb}"]), f"{file.name}: {noun} {verb} {own}"
+        assert used <= options(commands()[name]), f"{file.name}: {name} {own}"
 
 
 def test_command_lines_are_found() -> None:
@@ -92,7 +101,7 @@ def test_every_help_shows_an_example_of_its_own() -> None:
         assert command.help, name
         assert command.epilog and command.epilog.startswith("Example: netbpf "), name
         (found,) = command_lines(command.epilog)
-        assert " ".join(found[:2]) == name
+        assert name_of(found) == name
         own = found[: found.index("--")] if "--" in found else found
         used = {word for word in own if word.startswith("--")}
         assert used <= options(command), name
