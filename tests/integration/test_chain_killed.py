@@ -1,0 +1,234 @@
+"""A command killed at any of its steps: the chain is as it was, or the one change is complete.
+
+A step is a call of bpf(2) or a change to a folder; the process is killed right before each in turn.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from netbpf import Program, libc
+from netbpf.bpf import pin as pins
+from netbpf.bpf.link import Link
+from tests.netns_fixtures import hooks, programs
+from tests.netns_fixtures.cli import netbpf, ok
+from tests.netns_fixtures.hooks import Site
+
+CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link"}
+"""Python's audit events of changes to a folder."""
+
+
+def killed_before(step: int, *arguments: object) -> bool:
+    """Run a command line in a process of its own, which ends right before its step of that number.
+
+    :returns: False when it was done before it came so far.
+    """
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _die_before(step)
+            os._exit(netbpf(*arguments).status)
+        finally:
+            os._exit(99)
+    _, status = os.waitpid(pid, 0)
+    if not os.WIFSIGNALED(status):
+        assert os.waitstatus_to_exitcode(status) == 0
+        return False
+    assert os.WTERMSIG(status) == signal.SIGKILL
+    return True
+
+
+def _die_before(step: int) -> None:
+    steps, real = itertools.count(), libc.bpf
+
+    def one_more() -> None:
+        if next(steps) == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def counted(*args: Any) -> int:
+        one_more()
+        return real(*args)
+
+    libc.bpf = counted
+    sys.addaudithook(lambda event, _: one_more() if event in CHANGES else None)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What others see: the chain's programs and links, and netbpf's own pins of links."""
+
+    progs: tuple[int, ...]
+    links: tuple[int | None, ...]
+    pins: tuple[str, ...]
+
+    @classmethod
+    def at(cls, site: Site) -> Look:
+        entries = site.chain().entries
+        look = cls(
+            tuple(entry.prog_id for entry in entries),
+            tuple(entry.link_id for entry in entries),
+            tuple(sorted(site.own_pins())),
+        )
+        for path in look.pins:
+            with Link.from_pin(path) as link:
+                assert not link.info().defunct, f"{path} pins a link of nothing"
+                assert link.id in look.links
+        return look
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A hook where a program stands that no command touches."""
+
+    site: Site
+    still: Program
+
+    def run(self, verb: str, *rest: object) -> list[object]:
+        site = self.site
+        return ["-j", site.noun, verb, "-n", site.ns.name, site.device, site.hook, *rest]
+
+    def attach(self, what: str, *rest: object) -> Any:
+        return ok(*self.run("attach", what, *rest))["attached"]
+
+    def clear(self) -> None:
+        for entry in self.site.chain().entries:
+            if entry.prog_id != self.still.id:
+                ok(*self.run("detach", f"id:{entry.prog_id}"))
+        for path in self.site.own_pins():
+            pins.remove(path)
+        assert Look.at(self.site) == Look((self.still.id,), (None,), ())
+
+    def sweep(
+        self, arguments: Callable[[], list[object]], done: Callable[[Look, Look], bool]
+    ) -> tuple[int, int]:
+        """Kill the command before each of its steps; how many there were, and how many were done.
+
+        ``arguments`` prepares the chain and gives the command line.
+        """
+        complete = 0
+        for step in itertools.count():
+            command = arguments()
+            before = Look.at(self.site)
+            killed = killed_before(step, *command)
+            after = Look.at(self.site)
+            if after == before:
+                assert killed
+                # The next command does what the killed one did not.
+                ok(*command[1:])
+                after = Look.at(self.site)
+            else:
+                complete += 1
+            assert done(before, after), f"killed before step {step}: {before} became {after}"
+            self.clear()
+            if not killed:
+                return step, complete
+        raise AssertionError("it is done at some time")
+
+
+@pytest.fixture(
+    params=[
+        pytest.param("tcx-ingress", marks=pytest.mark.needs("tcx")),
+        pytest.param("netkit-peer", marks=pytest.mark.needs("netkit")),
+    ]
+)
+def scene(request: pytest.FixtureRequest) -> Iterator[Scene]:
+    with (
+        hooks.site(request.param) as site,
+        programs.load_returning(programs.NEXT, "still") as still,
+    ):
+        site.attach(still, link=False)
+        yield Scene(site, still)
+
+
+def linked(before: Look, after: Look) -> bool:
+    """One more, by a link that is pinned once."""
+    return (
+        after.progs[:-1] == before.progs
+        and after.links[:-1] == before.links
+        and after.links[-1] is not None
+        and len(after.pins) == len(before.pins) + 1
+    )
+
+
+def gone(before: Look, after: Look) -> bool:
+    """One less, and its pin with it."""
+    return (after.progs, after.links, after.pins) == (before.progs[:-1], before.links[:-1], ())
+
+
+def exchanged(before: Look, after: Look) -> bool:
+    """Another program in the same place, by the same link."""
+    return (
+        after.progs[:-1] == before.progs[:-1]
+        and after.progs[-1] != before.progs[-1]
+        and (after.links, after.pins) == (before.links, before.pins)
+    )
+
+
+def test_attach(scene: Scene) -> None:
+    steps, complete = scene.sweep(lambda: scene.run("attach", "builtin:count"), linked)
+    assert 1 <= complete <= steps
+
+
+def test_attach_the_program_itself(scene: Scene) -> None:
+    def one_more(before: Look, after: Look) -> bool:
+        return after.progs[:-1] == before.progs and after.links == (None, None)
+
+    scene.sweep(lambda: scene.run("attach", "builtin:next", "--no-link"), one_more)
+
+
+def test_attach_with_a_pin_elsewhere(scene: Scene, bpffs: Path) -> None:
+    numbers = itertools.count()
+
+    def arguments() -> list[object]:
+        for old in bpffs.glob("*/it"):
+            old.unlink()
+        return scene.run("attach", "builtin:next", "--pin", bpffs / f"at{next(numbers)}" / "it")
+
+    def one_more(before: Look, after: Look) -> bool:
+        (path,) = bpffs.glob("*/it")
+        with Link.from_pin(str(path)) as link:
+            assert link.id == after.links[-1]
+        return after.progs[:-1] == before.progs and not after.pins
+
+    scene.sweep(arguments, one_more)
+
+
+@pytest.mark.parametrize("by", ["--link", "--no-link"])
+def test_update(scene: Scene, by: str) -> None:
+    def arguments() -> list[object]:
+        scene.attach("builtin:next", by)
+        return scene.run("update", "name:next", "builtin:count")
+
+    scene.sweep(arguments, exchanged)
+
+
+STRAY = pytest.mark.xfail(
+    strict=True, reason="the link is detached first, and its pin removed afterwards"
+)
+
+
+@pytest.mark.parametrize("by", [pytest.param("--link", marks=STRAY), "--no-link"])
+def test_detach(scene: Scene, by: str) -> None:
+    def arguments() -> list[object]:
+        scene.attach("builtin:next", by)
+        return scene.run("detach", "name:next")
+
+    scene.sweep(arguments, gone)
+
+
+@STRAY
+def test_link_detach(scene: Scene) -> None:
+    def arguments() -> list[object]:
+        made = scene.attach("builtin:next")
+        return ["-j", "link", "detach", f"link:{made['link']['id']}"]
+
+    scene.sweep(arguments, gone)
