@@ -311,7 +311,7 @@ def remove_defunct(netns_inode: int, ifindexes: Collection[int] | None = None) -
     :param ifindexes: only these devices; None is all, with links of the namespace itself.
     """
     removed = []
-    for pin in own_in(netns_inode):
+    for pin in own_in({netns_inode}):
         gone = pin.link is not None and pin.link.defunct
         of_these = ifindexes is None or (pin.name is not None and pin.name.ifindex in ifindexes)
         if gone and of_these and remove_exactly(pin):
@@ -319,13 +319,15 @@ def remove_defunct(netns_inode: int, ifindexes: Collection[int] | None = None) -
     return removed
 
 
-def own_in(netns_inode: int) -> Iterator[Pin]:
-    """netbpf's own pins of links that were attached in that namespace, as their names say."""
+def own_in(netns_inodes: Collection[int]) -> Iterator[Pin]:
+    """netbpf's own pins of links that were attached in these namespaces, as their names say."""
+    if not netns_inodes:
+        return
     for fs in own_folders():
         for path in walk(fs.folder):
             # Opened only where the name fits: there may be many others.
             named = OwnName.parse(os.path.basename(path))
-            if named is None or named.netns_inode != netns_inode:
+            if named is None or named.netns_inode not in netns_inodes:
                 continue
             if (held := _held(path)) is not None and held[0] == "link":
                 yield _pin(path, fs, held)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -48,17 +49,26 @@ def add(names: Names) -> None:
 
 @app.command("del", cls=ChangingCommand, epilog="Example: netbpf netns del red blue")
 def delete(names: Names) -> None:
-    """Remove the names; a namespace lives on while a process is in it."""
+    """Remove the names; a namespace lives on while a process is in it.
+
+    With a namespace that ends, netbpf's own pins of links in it are removed.
+    """
     from netbpf import netns
+    from netbpf.plumbing import namespaces
 
     for name in names:
-        netns.NetNS.from_name(name).close()
+        netns.check_name(name)
+        # What an interrupted `ip netns add` left is a name of no namespace, and goes too.
+        if not os.path.lexists(netns.RUN_DIR / name):
+            netns.NetNS.from_name(name).close()
     if settings.dry_run:
-        emit({"dry_run": True, "deleted": names}, lambda: say(f"would delete {', '.join(names)}"))
+        document = {"dry_run": True, "deleted": names, "pins": []}
+        emit(document, lambda: say(f"would delete {', '.join(names)}"))
         return
-    for name in names:
-        netns.delete(name)
-    emit({"deleted": names}, lambda: say(f"deleted {', '.join(names)}"))
+    done = namespaces.delete(*names)
+    if done.staying:
+        note(f"something holds the namespace, so its links stay: {', '.join(done.staying)}")
+    emit({"deleted": names, "pins": list(done.pins)}, lambda: say(f"deleted {', '.join(names)}"))
 
 
 @app.command(cls=Command, epilog="Example: netbpf netns show --json | jq '.namespaces[].name'")
