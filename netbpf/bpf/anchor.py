@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from netbpf.bpf.chain import Chain, Entry, Target
+from netbpf.bpf.chain import Chain, Entry, Target, open_pin
 from netbpf.bpf.macros import BPF_F_AFTER, BPF_F_BEFORE, BPF_F_ID, BPF_F_REPLACE
+from netbpf.bpf.prog import Program
+from netbpf.bpf.ref import Ref
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,18 @@ class Anchor:
             flags, position = flags | BPF_F_REPLACE, replaced.position
         return Landing(position, flags, relative, replaced)
 
+    def unseen(self) -> Landing | None:
+        """The landing in a chain that may not be read, where the kernel can find what is named.
+
+        It finds a program by its id; None where a name or a tag would have to be looked up.
+        """
+        named = self.before if self.before is not None else self.after
+        numbers = [_program_id(each) for each in (named, self.replace) if each is not None]
+        if None in numbers:
+            return None
+        entries = (Entry(0, number, None) for number in numbers if number is not None)
+        return self.land(Chain(0, "", 0, tuple(dict.fromkeys(entries))))
+
     def disagreement(self, chain: Chain) -> str | None:
         """Why what is to be replaced does not stand where the anchor says; None where it does."""
         if self.replace is None or (self.before is None and self.after is None):
@@ -97,3 +111,16 @@ class Anchor:
             f"{replaced} at position {replaced.position} does not stand directly {word} {other} "
             f"at position {other.position}"
         )
+
+
+def _program_id(target: Target) -> int | None:
+    """The id of the program that is named by itself, or by its id or pin."""
+    if isinstance(target, Program):
+        return target.id
+    ref = Ref.parse(target) if isinstance(target, str) else target
+    if isinstance(ref, Ref) and ref.kind == "id":
+        return ref.number
+    if isinstance(ref, Ref) and ref.kind == "pin":
+        with open_pin(ref.value) as pinned:
+            return pinned.id if isinstance(pinned, Program) else None
+    return None

@@ -15,13 +15,13 @@ from typing import TypeVar
 
 from netbpf.bpf import mprog_refusal, syscall
 from netbpf.bpf import mprog_request as request
-from netbpf.bpf.anchor import Anchor
+from netbpf.bpf.anchor import Anchor, Landing
 from netbpf.bpf.chain import Chain, Entry, Target, matcher
 from netbpf.bpf.hook import Hook, query
 from netbpf.bpf.link import Link
 from netbpf.bpf.macros import BPF_F_REPLACE
 from netbpf.bpf.prog import Program
-from netbpf.errors import ConflictError, NetbpfError
+from netbpf.errors import BpfError, ConflictError, NetbpfError
 
 _TRIES = 8
 
@@ -37,8 +37,9 @@ class Placed:
     """What an attach or update made.
 
     ``position`` and ``revision`` are those of the chain read back afterwards; ``position`` is None
-    when somebody else took the program out again by then. ``link`` is open and the caller's: closed
-    without a pin, it takes the program with it.
+    when somebody else took the program out again by then. Both are None and 0 where the chain may
+    not be read (needs CAP_NET_ADMIN; attaching what one holds open needs nothing). ``link`` is open
+    and the caller's: closed without a pin, it takes the program with it.
     """
 
     ifindex: int
@@ -152,16 +153,14 @@ class Hooks:
             )
 
         def change() -> Link | None:
-            chain = Chain(ifindex, hook, 0, ())
-            if anchor.needs_chain:
-                chain = self.chain(ifindex, hook)
-            revision = chain.revision if expected_revision is None else _number(expected_revision)
-            landing = anchor.land(chain)
+            landing, revision = self._landing(ifindex, hook, anchor)
+            if expected_revision is not None:
+                revision = _number(expected_revision)
             if link:
                 return request.create_link(place, ifindex, prog, landing, revision)
             with ExitStack() as held:
-                old = None
-                if landing.replaced is not None:
+                old = replace if isinstance(replace, Program) else None
+                if landing.replaced is not None and old is None:
                     old = held.enter_context(Program.from_id(landing.replaced.prog_id))
                 request.attach_program(place, ifindex, prog, landing, revision, old)
             return None
@@ -240,6 +239,20 @@ class Hooks:
         entry = self._guarded(place, ifindex, change, "update", prog, expected_revision)
         return self._placed(ifindex, hook, prog, None, entry)
 
+    def _landing(self, ifindex: int, hook: str, anchor: Anchor) -> tuple[Landing, int]:
+        """Where the anchor lands, and the revision of the chain for which that holds."""
+        if not anchor.needs_chain:
+            return anchor.land(Chain(ifindex, hook, 0, ())), 0
+        try:
+            chain = self.chain(ifindex, hook)
+        except BpfError as error:
+            # Attaching asks for no capability where reading does.
+            unseen = anchor.unseen() if error.errno == errno.EPERM else None
+            if unseen is None:
+                raise
+            return unseen, 0
+        return anchor.land(chain), chain.revision
+
     def _guarded(
         self,
         place: Hook,
@@ -273,7 +286,13 @@ class Hooks:
     def _placed(
         self, ifindex: int, hook: str, prog: Program, link: Link | None, old: Entry | None = None
     ) -> Placed:
-        chain, number = self.chain(ifindex, hook), prog.id
+        number = prog.id
+        try:
+            chain = self.chain(ifindex, hook)
+        except BpfError as error:
+            if error.errno != errno.EPERM:
+                raise
+            chain = Chain(ifindex, hook, 0, ())
         entry = chain.with_program(number)
         return Placed(
             ifindex=ifindex,
