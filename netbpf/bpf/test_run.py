@@ -54,7 +54,7 @@ _WORDS = {
     uapi.BPF_PROG_TYPE_XDP: uapi.XDP_ACTION_NAMES,
 }
 
-_SKB_TYPES = frozenset(
+SKB_TYPES = frozenset(
     {
         uapi.BPF_PROG_TYPE_SCHED_CLS,
         uapi.BPF_PROG_TYPE_SCHED_ACT,
@@ -65,7 +65,8 @@ _SKB_TYPES = frozenset(
         uapi.BPF_PROG_TYPE_LWT_XMIT,
     }
 )
-PACKET_TYPES = _SKB_TYPES | {uapi.BPF_PROG_TYPE_XDP, uapi.BPF_PROG_TYPE_FLOW_DISSECTOR}
+"""The program types that take an SkbContext."""
+PACKET_TYPES = SKB_TYPES | {uapi.BPF_PROG_TYPE_XDP, uapi.BPF_PROG_TYPE_FLOW_DISSECTOR}
 """The program types that a packet can be given to."""
 
 
@@ -163,6 +164,11 @@ def verdict(prog_type: int, retval: int) -> str:
     return _WORDS.get(prog_type, {}).get(retval, str(retval))
 
 
+def passes(prog_type: int, retval: int) -> bool:
+    """Whether a tc or xdp program that returned this lets the packet go its way."""
+    return verdict(prog_type, retval) in ("next", "pass")
+
+
 def run(fd: int, data: bytes, context: Context | None, repeat: int) -> RunResult:
     """Run the program behind ``fd`` over ``data``.
 
@@ -223,7 +229,7 @@ def explained(
     if number == _ENOTSUPP:
         reason = f"this kernel runs no programs of type {word} without traffic"
         return BpfError(what, number, reason)
-    if isinstance(context, SkbContext) != (prog_type in _SKB_TYPES) and context is not None:
+    if isinstance(context, SkbContext) != (prog_type in SKB_TYPES) and context is not None:
         reason = f"programs of type {word} have another context than {type(context).__name__}"
         return BpfError(what, number, reason, code="wrong_context")
     if unfit := _unfit(prog_type, data, context, number):
@@ -241,7 +247,7 @@ def _unfit(prog_type: int, data: bytes, context: Context | None, number: int) ->
     size = len(data) - (context.meta if isinstance(context, XdpContext) else 0)
     if number == errno.EINVAL and size < ETH_HLEN:
         return f"a packet of {size} bytes is shorter than an Ethernet header of {ETH_HLEN}"
-    if number == errno.EINVAL and prog_type in _SKB_TYPES:
+    if number == errno.EINVAL and prog_type in SKB_TYPES:
         needed = {b"\x08\x00": 20, b"\x86\xdd": 40}.get(bytes(data[12:14]), 0)
         if size < ETH_HLEN + needed:
             return (

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from netbpf.cli import chain as shared
-from netbpf.cli import chain_move, chain_view
+from netbpf.cli import chain_move, chain_view, run
 from netbpf.cli import stats_options as options
 from netbpf.cli.command import ChangingCommand, Command, Group
 from netbpf.cli.namespaces import left_out
@@ -269,6 +269,11 @@ for _verb, _command, _example in (
     (chain_move.order, _Changing, "order nk0 peer name:filter name:count"),
 ):
     app.command(cls=_command, epilog=f"Example: netbpf netkit {_example}")(_verb)
+
+
+app.command("run", cls=_Command, epilog="Example: netbpf netkit run nk0 peer --pcap in.pcap")(
+    run.chain_run
+)
 
 
 @app.command(cls=_Command, epilog="Example: netbpf netkit chain nk0 peer")

@@ -6,16 +6,16 @@ from typing import Annotated
 
 import typer
 
+from netbpf.cli import run
 from netbpf.cli.command import Command, Group
 from netbpf.cli.output import emit, table
 
 app = typer.Typer(cls=Group, add_completion=False, help="The BPF programs of this machine.")
 
 
-@app.callback()
-def noun() -> None:
-    """The BPF programs of this machine."""
-    # With a callback a single verb stays a verb.
+app.command(
+    "run", cls=Command, epilog="Example: netbpf prog run name:filter --pcap in.pcap --out out.pcap"
+)(run.prog_run)
 
 
 @app.command(cls=Command, epilog="Example: netbpf prog show name:count --json")

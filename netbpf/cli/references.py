@@ -18,8 +18,10 @@ _LOADED = ("id:", "name:", "tag:", "pin:", "link:")
 
 
 @contextmanager
-def program(text: str, variables: Sequence[str], hook: Hook) -> Iterator[Program]:
+def program(text: str, variables: Sequence[str], hook: Hook | None) -> Iterator[Program]:
     """The program that ``text`` names, loaded for ``hook``; closed with the block.
+
+    Without a hook any type fits that a packet can be given to.
 
     :param variables: ``VAR=VALUE``, set before the program is loaded.
     """
@@ -75,12 +77,16 @@ def _object_file(text: str) -> tuple[str, str | None] | None:
     return text, None
 
 
-def _fitting(spec: ObjectSpec, name: str | None, hook: Hook) -> ProgramSpec:
+def _fitting(spec: ObjectSpec, name: str | None, hook: Hook | None) -> ProgramSpec:
     """The program of that name, or the only one that fits; one made for this hook fits best."""
     from netbpf.bpf import uapi
 
     if name is not None:
         return spec.program(name)
+    if hook is None:
+        from netbpf.bpf.test_run import PACKET_TYPES
+
+        return spec.only_program(sorted(PACKET_TYPES))
     made_for_it = [
         each
         for each in spec.programs
