@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 import sys
 from collections.abc import Mapping
 
 from netbpf.cli.chain_view import Counted
-from netbpf.cli.output import Document, lines, note, table
+from netbpf.cli.output import Document, lines, note, say, table
 
-_WIDE = 120
-"""The columns of a terminal from which on there is room for all that is known."""
+_WIDE, _NARROW = 120, 76
+"""The columns of a terminal from which on there is room for all, and below which for no table."""
+
+_COUNTS = {"RUNS": "runs", "NS/RUN": "ns_per_run", "ENDED": "ended"}
 
 
 def chain_table(documents: list[Document], counted: Counted | None) -> None:
@@ -24,10 +26,15 @@ def chain_table(documents: list[Document], counted: Counted | None) -> None:
     columns = ["DEVICE", "HOOK", "REV", "POS", "PROG", "ID", "TAG", "LINK", "PINS, OWNERS"]
     columns += ["LOADED", "THEN"]
     if counted is not None:
-        columns += ["RUNS", "NS/RUN", "ENDED"]
-    if _narrow():
-        columns = [column for column in columns if column not in ("TAG", "LOADED")]
-    table(columns, [[row.get(column, "") for column in columns] for row in rows])
+        columns += [*_COUNTS]
+    room = _columns()
+    if room < _NARROW:
+        for row in rows:
+            _say_row(row)
+    else:
+        if room < _WIDE:
+            columns = [column for column in columns if column not in ("TAG", "LOADED")]
+        table(columns, [[row.get(column, "") for column in columns] for row in rows])
     if counted is not None:
         _explain(documents, counted)
 
@@ -77,7 +84,7 @@ def _prog_cells(entry: Document) -> dict[str, object]:
     prog, stats = entry["prog"], entry["stats"]
     cells = {"PROG": prog["name"], "ID": prog["id"], "TAG": prog["tag"]}
     cells["LOADED"] = entry["load_time"]
-    for column, key in (("RUNS", "runs"), ("NS/RUN", "ns_per_run"), ("ENDED", "ended")):
+    for column, key in _COUNTS.items():
         cells[column] = stats[key] if stats else None
     return cells
 
@@ -108,8 +115,28 @@ def _explain(documents: list[Document], counted: Counted) -> None:
         note(f"at several places, and counted at all of them together: id {', '.join(several)}")
 
 
-def _narrow() -> bool:
-    try:
-        return os.get_terminal_size(sys.stdout.fileno()).columns < _WIDE
-    except (OSError, ValueError):
-        return False
+def _say_row(row: Mapping[str, object]) -> None:
+    """A row as lines, which a narrow terminal may break where it has to."""
+    if "DEVICE" in row:
+        say(f"{row['DEVICE']} {row['HOOK']}, revision {row['REV']}")
+    elif row.get("HOOK"):
+        say(f"  {row['HOOK']}")
+    words = f"  {row['POS']} {row['PROG']}"
+    if row.get("ID"):
+        words += f" (id:{row['ID']})"
+    say(f"{words} by link:{row['LINK']}" if row.get("LINK") else words)
+    if row.get("THEN"):
+        say(f"    {row['THEN']}")
+    counts = [f"{name.lower()} {row[name]}" for name in _COUNTS if row.get(name) is not None]
+    if counts:
+        say(f"    {', '.join(counts)}")
+    if held := row.get("PINS, OWNERS"):
+        for line in str(held).splitlines():
+            say(f"    {line}")
+
+
+def _columns() -> int:
+    """The width that there is: of the terminal, unless COLUMNS says another; piped, any."""
+    if not sys.stdout.isatty():
+        return _WIDE
+    return shutil.get_terminal_size().columns
