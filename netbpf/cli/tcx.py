@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from netbpf.cli import chain as shared
-from netbpf.cli import chain_move, chain_view, run
+from netbpf.cli import chain_move, chain_view, migrate, run
 from netbpf.cli import stats_options as options
 from netbpf.cli.command import ChangingCommand, Command, Group
 
@@ -41,6 +41,11 @@ app.command(cls=_Changing, epilog="Example: netbpf tcx move eth0 ingress name:co
 app.command(cls=_Changing, epilog="Example: netbpf tcx order eth0 ingress name:filter name:count")(
     chain_move.order
 )
+app.command(cls=_Changing, epilog="Example: netbpf tcx migrate eth0 ingress --dry-run")(
+    migrate.migrate
+)
+
+
 app.command("run", cls=_Command, epilog="Example: netbpf tcx run eth0 ingress --pcap in.pcap")(
     run.chain_run
 )

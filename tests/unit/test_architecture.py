@@ -19,8 +19,8 @@ LEVELS = [
     {"btf", "captures"},
     {"bpf"},
     {"elf", "netns", "features", "progs"},
-    {"loader", "netlink", "tcx"},
-    {"netkit"},
+    {"loader", "netlink"},
+    {"netkit", "tcx"},
     {"plumbing"},
     {"cli"},
 ]
