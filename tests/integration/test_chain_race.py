@@ -6,14 +6,12 @@ last, in an order that one after the other could have made too.
 
 from __future__ import annotations
 
-import json
 import os
 import random
-import signal
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from netbpf import Program
@@ -26,6 +24,7 @@ from netbpf.netns import entered
 from tests.netns_fixtures import programs, rawbpf
 from tests.netns_fixtures.cli import netbpf
 from tests.netns_fixtures.hooks import Site
+from tests.netns_fixtures.rawprocess import at_once
 
 Load = Callable[..., Program]
 
@@ -200,7 +199,7 @@ FINALS: list[tuple[Callable[..., Worker], str]] = [
 """Each process, and where its program stays: left of both that stand still, between, right."""
 
 
-def run(worker: Worker, rounds: int, final: str) -> Tally:
+def run(worker: Worker, rounds: int, final: str) -> dict[str, Any]:
     tally = worker.tally
     try:
         for _ in range(rounds):
@@ -214,7 +213,7 @@ def run(worker: Worker, rounds: int, final: str) -> Tally:
                 worker.attach(last=True)
     except BaseException as error:
         tally.errors.append(f"{type(worker).__name__}: {error!r}")
-    return tally
+    return vars(tally)
 
 
 def test_nobody_loses_what_is_theirs(site: Site, load: Load) -> None:
@@ -232,9 +231,8 @@ def test_nobody_loses_what_is_theirs(site: Site, load: Load) -> None:
             if final != "gone":
                 expected[final].add(worker.prog.id)
         start = site.chain().revision
-        tallies = in_processes(
-            [lambda w=worker, f=final: run(w, rounds, f) for worker, final in workers]  # type: ignore[misc]
-        )
+        parts = [partial(run, worker, rounds, final) for worker, final in workers]
+        tallies = [Tally(**tally) for tally in at_once(parts)]
     assert not any(tally.errors for tally in tallies), f"all that fails is a conflict: {tallies}"
     assert all(tally.moved for tally in tallies), f"each got its turn: {tallies}"
 
@@ -248,37 +246,3 @@ def test_nobody_loses_what_is_theirs(site: Site, load: Load) -> None:
     assert site.passes()
     # No change was lost, and none was made that nobody asked for.
     assert site.chain().revision >= start + 2 * len(FINALS) * rounds
-
-
-def in_processes(parts: list[Callable[[], Tally]]) -> list[Tally]:
-    """Each part in a process of its own, all at once."""
-    running: list[tuple[int, int]] = []
-    try:
-        for part in parts:
-            reading, writing = os.pipe()
-            pid = os.fork()
-            if pid == 0:
-                answer(part, writing)
-            os.close(writing)
-            running.append((pid, reading))
-        return [Tally(**json.loads(read_all(reading))) for _, reading in running]
-    finally:
-        for pid, reading in running:
-            os.close(reading)
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-
-
-def answer(part: Callable[[], Tally], writing: int) -> None:
-    try:
-        os.write(writing, json.dumps(vars(part())).encode())
-    finally:
-        os._exit(0)
-
-
-def read_all(reading: int) -> bytes:
-    deadline, found = time.monotonic() + 300, b""
-    while chunk := os.read(reading, 65536):
-        found += chunk
-        assert time.monotonic() < deadline
-    return found

@@ -7,6 +7,7 @@ or as the number of a descriptor; ``relative`` is such a descriptor, or an id wi
 from __future__ import annotations
 
 import ctypes
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from netbpf.bpf import syscall, uapi
@@ -34,9 +35,9 @@ class Answer:
 
 @dataclass(frozen=True)
 class Raw:
-    """One hook, by the ifindex of a device in a namespace."""
+    """One hook, by the ifindex of a device in a namespace; None is where the caller stands."""
 
-    ns: NetNS
+    ns: NetNS | None
     hook: Hook
     ifindex: int
 
@@ -51,7 +52,7 @@ class Raw:
     ) -> None:
         """BPF_PROG_ATTACH."""
         attr = self._attr(prog, flags, relative, replace, revision)
-        with entered(self.ns):
+        with self._inside():
             syscall.prog_attach(attr)
 
     def detach(
@@ -65,7 +66,7 @@ class Raw:
     ) -> None:
         """BPF_PROG_DETACH; without a program the kernel takes what stands at the position."""
         attr = self._attr(prog, flags, relative, replace, revision)
-        with entered(self.ns):
+        with self._inside():
             syscall.prog_detach(attr)
 
     def create(
@@ -76,7 +77,7 @@ class Raw:
         attr.prog_fd, attr.target_ifindex = _number(prog), self.ifindex
         order = getattr(attr, self.hook.member)
         order.relative_fd, order.expected_revision = _number(relative), revision
-        with entered(self.ns):
+        with self._inside():
             return Link(FD(syscall.link_create(attr)))
 
     def query(
@@ -89,7 +90,7 @@ class Raw:
         if ids:
             attr.prog_ids, attr.link_ids = ctypes.addressof(progs), ctypes.addressof(links)
         number = 0
-        with entered(self.ns):
+        with self._inside():
             try:
                 syscall.prog_query(attr)
             except OSError as error:
@@ -103,6 +104,9 @@ class Raw:
             [progs[place] for place in filled],
             [links[place] for place in filled],
         )
+
+    def _inside(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.ns is None else entered(self.ns)
 
     def _attr(
         self,
