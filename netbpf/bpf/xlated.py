@@ -9,9 +9,10 @@ import sys
 
 from netbpf.bpf import btf_object, prog, syscall, uapi
 from netbpf.bpf import insns as i
-from netbpf.bpf.insns import Code, Place
+from netbpf.bpf.insns import Code, Insn, Place
 from netbpf.bpf.kobject import refused
-from netbpf.bpf.macros import BPF_INSN_SIZE
+from netbpf.bpf.macros import BPF_INSN_SIZE, BPF_PSEUDO_MAP_VALUE
+from netbpf.bpf.map import Map
 from netbpf.bpf.paths import MAX_INSNS
 from netbpf.bpf.prog import Program
 from netbpf.btf.errors import BtfFormatError
@@ -59,12 +60,19 @@ def code(program: Program) -> Code:
     if not again.xlated_prog_insns:
         return Code(_name(raw), ())
     insns = i.decode(dump.raw[: raw.xlated_prog_len], sys.byteorder)
+    try:
+        data, contents = _constants(insns)
+    except (NetbpfError, OSError):
+        # Without them a path that the verifier knows to be closed would look open.
+        return Code(_name(raw), ())
     called = any(n.code == i.JMP | i.CALL and n.src == 0 and n.imm != i.TAIL_CALL for n in insns)
     return Code(
         _name(raw),
         insns,
         sys.byteorder,
         places=_places(raw.btf_id, records.raw[: lines * _LINE_INFO.size]),
+        data=data,
+        contents=contents,
         helpers={i.TAIL_CALL: i.TAIL_CALL, **(_helpers() if called else {})},
         calls_by_offset=True,
     )
@@ -72,6 +80,37 @@ def code(program: Program) -> Code:
 
 def _name(raw: uapi.ProgInfo) -> str:
     return bytes(raw.name).split(b"\0")[0].decode(errors="replace")
+
+
+def _constants(
+    insns: list[Insn],
+) -> tuple[dict[int, tuple[str, int]], dict[str, bytes]]:
+    """Addresses of constants by instruction, and the contents of the maps that hold them.
+
+    As the verifier has it: what is in a map that neither a program nor anybody else can write
+    (kernel/bpf/verifier.c: bpf_map_is_rdonly).
+    """
+    data: dict[int, tuple[str, int]] = {}
+    contents: dict[str, bytes] = {}
+    for at, insn in enumerate(insns):
+        if insn.code != i.LD_IMM64 or insn.src != BPF_PSEUDO_MAP_VALUE or at + 1 == len(insns):
+            continue
+        name = str(insn.imm)
+        if name not in contents:
+            with Map.from_id(insn.imm) as found:
+                contents[name] = _frozen(found)
+        data[at] = (name, insns[at + 1].imm)
+    return data, contents
+
+
+def _frozen(found: Map) -> bytes:
+    """The value of a map that nobody can change any more, else nothing."""
+    if not found.info().flags & uapi.BPF_F_RDONLY_PROG:
+        return b""
+    with open(f"/proc/self/fdinfo/{found.fileno()}", encoding="ascii") as file:
+        if "frozen:\t1\n" not in file.read():
+            return b""
+    return found.lookup(bytes(4)) or b""
 
 
 def _places(btf_id: int, records: bytes) -> tuple[Place, ...]:

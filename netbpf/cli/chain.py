@@ -11,6 +11,7 @@ import typer
 
 from netbpf.cli import references, told
 from netbpf.cli.chain_view import pins_of
+from netbpf.cli.lint import Strict
 from netbpf.cli.output import Document, emit, say
 from netbpf.cli.settings import settings
 from netbpf.errors import ConflictError, NotFoundError
@@ -121,6 +122,7 @@ def attach(
     ] = False,
     expected_revision: Expected = None,
     variables: Variables = None,
+    strict: Strict = False,
 ) -> None:
     """Attach a program to a chain, last unless told otherwise.
 
@@ -136,9 +138,10 @@ def attach(
     ifindex = ifindex_of(device)
     expected = told.expected(ifindex, hook, expected_revision)
     if settings.dry_run:
-        _would_attach(hooks, ifindex, hook, prog, variables or [], anchor, expected)
+        name = references.check(prog, variables or [], hooks.hook(hook), strict=strict)
+        _would_attach(hooks, ifindex, hook, name, anchor, expected)
         return
-    with references.program(prog, variables or [], hooks.hook(hook)) as program:
+    with references.program(prog, variables or [], hooks.hook(hook), strict=strict) as program:
         keeper.prepare()
         info = program.info()
         placed = hooks.attach(
@@ -213,6 +216,7 @@ def update(
     old: Old = None,
     expected_revision: Expected = None,
     variables: Variables = None,
+    strict: Strict = False,
 ) -> None:
     """Exchange a program in its place, atomically: no packet goes unserved."""
     hooks, ifindex = hooks_of(ctx), ifindex_of(device)
@@ -221,11 +225,11 @@ def update(
         chain = hooks.expected(ifindex, hook, "update", expected)
         entry = chain.find(ref)
         hooks.check_old(entry, old)
-        references.check(prog, variables or [], hooks.hook(hook))
+        references.check(prog, variables or [], hooks.hook(hook), strict=strict)
         document = {"dry_run": True, **entry_document("updated", device, chain, entry)}
         emit(document, lambda: say(f"would put {prog} in the place of {entry}"))
         return
-    with references.program(prog, variables or [], hooks.hook(hook)) as program:
+    with references.program(prog, variables or [], hooks.hook(hook), strict=strict) as program:
         info = program.info()
         placed = hooks.update(ifindex, hook, ref, program, old=old, expected_revision=expected)
         told.now(hooks, ifindex, hook)
@@ -290,12 +294,10 @@ def _would_attach(
     hooks: Hooks,
     ifindex: int,
     hook: str,
-    prog: str,
-    variables: list[str],
+    name: str,
     anchor: Anchor,
     expected: Chain | int | None,
 ) -> None:
-    name = references.check(prog, variables, hooks.hook(hook))
     chain = hooks.expected(ifindex, hook, "attach to", expected)
     landing = anchor.land(chain)
     if landing.replaced is not None and landing.replaced.link_id is not None:

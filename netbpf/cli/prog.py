@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from netbpf.cli import run
+from netbpf.cli import lint, run
 from netbpf.cli.command import Command, Group
 from netbpf.cli.output import emit, table
 
@@ -16,6 +16,11 @@ app = typer.Typer(cls=Group, add_completion=False, help="The BPF programs of thi
 app.command(
     "run", cls=Command, epilog="Example: netbpf prog run name:filter --pcap in.pcap --out out.pcap"
 )(run.prog_run)
+
+
+app.command("lint", cls=Command, epilog="Example: netbpf prog lint filter.o --hook ingress")(
+    lint.prog_lint
+)
 
 
 @app.command(cls=Command, epilog="Example: netbpf prog show name:count --json")

@@ -7,10 +7,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from netbpf.cli.lint import tell
 from netbpf.errors import AmbiguousError
 
 if TYPE_CHECKING:
     from netbpf.bpf.hook import Hook
+    from netbpf.bpf.insns import Code
     from netbpf.bpf.prog import Program
     from netbpf.elf import ObjectSpec, ProgramSpec
 
@@ -18,43 +20,68 @@ _LOADED = ("id:", "name:", "tag:", "pin:", "link:")
 
 
 @contextmanager
-def program(text: str, variables: Sequence[str], hook: Hook | None) -> Iterator[Program]:
+def program(
+    text: str, variables: Sequence[str], hook: Hook | None, *, strict: bool = False
+) -> Iterator[Program]:
     """The program that ``text`` names, loaded for ``hook``; closed with the block.
 
     Without a hook any type fits that a packet can be given to.
 
     :param variables: ``VAR=VALUE``, set before the program is loaded.
+    :param strict: refuse what does not work at the hook, instead of noting it.
     """
     source = _object_file(text)
     if source is None:
         if variables:
             raise ValueError(f"--set is for what is loaded from a file; {text} is loaded already")
         with _loaded(text) as found:
+            if hook is not None:
+                tell(found.info().name, found, hook, strict)
             yield found
         return
     from netbpf import loader
+    from netbpf.loader import code
 
     with loader.open(source[0]) as obj:
         spec = _fitting(obj.spec, source[1], hook)
         for variable in variables:
             obj.set(*_assignment(variable))
+        if hook is not None:
+            tell(spec.name, code.of(obj, spec), hook, strict)
         obj.load(only=[spec.name])
         yield obj.programs[spec.name]
 
 
-def check(text: str, variables: Sequence[str], hook: Hook) -> str:
+def check(text: str, variables: Sequence[str], hook: Hook, *, strict: bool = False) -> str:
     """The name of the program that ``text`` names, with nothing loaded: for a dry run."""
+    with examined(text, variables, hook) as (_, name, found):
+        tell(name, found, hook, strict)
+    return name
+
+
+@contextmanager
+def examined(
+    text: str, variables: Sequence[str], hook: Hook
+) -> Iterator[tuple[int | None, str, Program | Code]]:
+    """The program that ``text`` names, to be looked into: its id, its name, and itself.
+
+    One of a file has no id: nothing is loaded.
+    """
     source = _object_file(text)
     if source is None:
         with _loaded(text) as found:
-            return found.info().name
+            info = found.info()
+            yield info.id, info.name, found
+        return
     from netbpf import loader
+    from netbpf.loader import code
 
     with loader.open(source[0]) as obj:
         for variable in variables:
             obj.set(*_assignment(variable))
         obj.check()
-        return _fitting(obj.spec, source[1], hook).name
+        spec = _fitting(obj.spec, source[1], hook)
+        yield None, spec.name, code.of(obj, spec)
 
 
 def _object_file(text: str) -> tuple[str, str | None] | None:
