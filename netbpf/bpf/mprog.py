@@ -20,7 +20,7 @@ from netbpf.bpf.chain import Chain, Entry, Target, matcher
 from netbpf.bpf.hook import Hook, query
 from netbpf.bpf.link import Link
 from netbpf.bpf.macros import BPF_F_REPLACE
-from netbpf.bpf.prog import Program
+from netbpf.bpf.prog import Program, ProgramInfo
 from netbpf.errors import BpfError, ConflictError, NetbpfError
 
 _TRIES = 8
@@ -103,6 +103,17 @@ class Hooks:
         if _number(revision) not in (0, chain.revision):
             raise mprog_refusal.stale(self.hook(hook), ifindex, verb, revision, chain)
         return chain
+
+    def check_attach(self, chain: Chain, anchor: Anchor, prog: ProgramInfo | None = None) -> int:
+        """The position at which an attach would land, with nothing changed.
+
+        :param prog: the program, where it is loaded already.
+        :raises BpfError, NotFoundError, AmbiguousError: what the kernel would refuse it with, or
+            what is named is not there.
+        """
+        if error := mprog_refusal.foreseen(self.hook(chain.hook), chain, anchor, prog):
+            raise error
+        return anchor.land(chain).position
 
     @staticmethod
     def check_old(entry: Entry, old: Target | None) -> None:

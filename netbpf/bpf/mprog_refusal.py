@@ -13,8 +13,8 @@ from netbpf.bpf.anchor import Anchor
 from netbpf.bpf.chain import Chain
 from netbpf.bpf.chain_change import change
 from netbpf.bpf.hook import Hook, query
-from netbpf.bpf.mprog_conditions import NEEDS_ADMIN, Situation, holding
-from netbpf.bpf.prog import Program
+from netbpf.bpf.mprog_conditions import MAX_PROGRAMS, NEEDS_ADMIN, Situation, holding
+from netbpf.bpf.prog import Program, ProgramInfo
 from netbpf.errors import (
     BpfError,
     NetbpfError,
@@ -73,7 +73,34 @@ def of_change(
         return stale(hook, ifindex, verb, expected, chain)
     situation = Situation(hook, chain, prog.info() if prog else None, anchor)
     # "attach to" and "detach from" are words for people, the table has the bare verbs.
-    found = holding(verb.split()[0], number, situation)
+    return _refusal(verb.split()[0], what, number, situation)
+
+
+def foreseen(
+    hook: Hook, chain: Chain, anchor: Anchor, prog: ProgramInfo | None = None
+) -> BpfError | None:
+    """What the kernel will refuse an attach to ``chain`` with; None when it will not.
+
+    :param prog: the program, where it is loaded already.
+    """
+    landing = anchor.land(chain)
+    replaced = landing.replaced
+    if prog is not None and chain.with_program(prog.id):
+        number = errno.EEXIST
+    elif replaced is not None and replaced.link_id is not None:
+        number = errno.EBUSY
+    elif anchor.disagreement(chain):
+        number = errno.ERANGE
+    elif replaced is None and len(chain.entries) >= MAX_PROGRAMS:
+        number = errno.ERANGE
+    else:
+        return None
+    what = operation("attach to", hook, chain.ifindex)
+    return _refusal("attach", what, number, Situation(hook, chain, prog, anchor))
+
+
+def _refusal(verb: str, what: str, number: int, situation: Situation) -> BpfError:
+    found = holding(verb, number, situation)
     if found is None:
         return BpfError(what, number)
     row, words = found

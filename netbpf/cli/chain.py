@@ -14,7 +14,7 @@ from netbpf.cli.chain_view import pins_of
 from netbpf.cli.lint import Strict
 from netbpf.cli.output import Document, emit, say
 from netbpf.cli.settings import settings
-from netbpf.errors import ConflictError, NotFoundError
+from netbpf.errors import NotFoundError
 
 if TYPE_CHECKING:
     from netbpf.bpf.anchor import Anchor
@@ -299,13 +299,7 @@ def _would_attach(
     expected: Chain | int | None,
 ) -> None:
     chain = hooks.expected(ifindex, hook, "attach to", expected)
-    landing = anchor.land(chain)
-    if landing.replaced is not None and landing.replaced.link_id is not None:
-        raise ConflictError(
-            f"position {landing.position} is link:{landing.replaced.link_id}'s, and only the link "
-            "may change it",
-            hint="update it instead",
-        )
+    position = hooks.check_attach(chain, anchor)
     device = socket.if_indextoname(ifindex)
     document: Document = {
         "dry_run": True,
@@ -313,7 +307,7 @@ def _would_attach(
             "device": device,
             "ifindex": ifindex,
             "hook": hook,
-            "position": landing.position,
+            "position": position,
             "revision": chain.revision,
             "prog": {"id": None, "name": name},
             "link": None,
@@ -321,7 +315,7 @@ def _would_attach(
     }
     emit(
         document,
-        lambda: say(f"would attach {name} to {device} {hook} at position {landing.position}"),
+        lambda: say(f"would attach {name} to {device} {hook} at position {position}"),
     )
 
 
