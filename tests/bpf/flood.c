@@ -12,11 +12,16 @@ struct payload {
 	__u32 number;
 } __attribute__((packed));
 
-__u64 mark;
-__u8 red_saw[NUMBERS];
-__u8 blue_saw[NUMBERS];
-__u8 came[NUMBERS];
-__u8 went[NUMBERS];
+/* All that there is in .bss: it is read as it lies there. */
+struct flood {
+	__u64 mark;
+	__u8 came[NUMBERS];
+	__u8 red[NUMBERS];
+	__u8 blue[NUMBERS];
+	__u8 went[NUMBERS];
+};
+
+struct flood flood;
 
 /* With an Ethernet header or without: what counts is at the end. */
 static __always_inline int tick_off(struct __sk_buff *skb, __u8 *saw)
@@ -27,7 +32,7 @@ static __always_inline int tick_off(struct __sk_buff *skb, __u8 *saw)
 		return -1;
 	if (bpf_skb_load_bytes(skb, skb->len - PAYLOAD, &payload, PAYLOAD))
 		return -1;
-	if (payload.mark != mark || payload.number >= NUMBERS)
+	if (payload.mark != flood.mark || payload.number >= NUMBERS)
 		return -1;
 	saw[payload.number]++;
 	return -1;
@@ -36,25 +41,25 @@ static __always_inline int tick_off(struct __sk_buff *skb, __u8 *saw)
 SEC("tc")
 int arrival(struct __sk_buff *skb)
 {
-	return tick_off(skb, came);
+	return tick_off(skb, flood.came);
 }
 
 SEC("tc")
 int red(struct __sk_buff *skb)
 {
-	return tick_off(skb, red_saw);
+	return tick_off(skb, flood.red);
 }
 
 SEC("tc")
 int blue(struct __sk_buff *skb)
 {
-	return tick_off(skb, blue_saw);
+	return tick_off(skb, flood.blue);
 }
 
 SEC("tc")
 int leaving(struct __sk_buff *skb)
 {
-	return tick_off(skb, went);
+	return tick_off(skb, flood.went);
 }
 
 char LICENSE[] SEC("license") = "GPL";

@@ -56,7 +56,7 @@ def test_each_packet_meets_one_of_two_versions(
     mark = int.from_bytes(os.urandom(8), "little")
     with loader.open(compiled("flood")) as obj:
         obj.load()
-        obj.set("mark", mark)
+        obj.set("flood.mark", mark)
         progs = obj.programs
         site.attach(progs["arrival"], link=False)
         entry: Link | Program | None = site.attach(progs["red"], link=link).link or progs["red"]
@@ -78,9 +78,9 @@ def test_each_packet_meets_one_of_two_versions(
         if isinstance(entry, Link):
             entry.close()
         assert after.revision == before + updates
-        red, blue, came, went = (
-            bytes(obj.get(name)[:packets]) for name in ("red_saw", "blue_saw", "came", "went")
-        )
+        flooded = obj.maps["flood.bss"].lookup(bytes(4))
+    assert flooded is not None
+    came, red, blue, went = (flooded[8 + PACKETS * at :][:packets] for at in range(4))
     assert came == went == b"\1" * packets, "each of them came to the hook, and once"
     met = bytes(one + other for one, other in zip(red, blue, strict=True))
     assert met == came
