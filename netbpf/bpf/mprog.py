@@ -20,7 +20,7 @@ from netbpf.bpf.chain import Chain, Entry, Target, matcher
 from netbpf.bpf.hook import Hook, query
 from netbpf.bpf.link import Link
 from netbpf.bpf.macros import BPF_F_REPLACE
-from netbpf.bpf.prog import Program, ProgramInfo
+from netbpf.bpf.prog import Program
 from netbpf.errors import BpfError, ConflictError, NetbpfError
 
 _TRIES = 8
@@ -104,16 +104,31 @@ class Hooks:
             raise mprog_refusal.stale(self.hook(hook), ifindex, verb, revision, chain)
         return chain
 
-    def check_attach(self, chain: Chain, anchor: Anchor, prog: ProgramInfo | None = None) -> int:
+    def check_attach(self, chain: Chain, anchor: Anchor, prog_id: int | None = None) -> int:
         """The position at which an attach would land, with nothing changed.
 
-        :param prog: the program, where it is loaded already.
+        :param prog_id: the program's, where it is loaded already.
         :raises BpfError, NotFoundError, AmbiguousError: what the kernel would refuse it with, or
             what is named is not there.
         """
-        if error := mprog_refusal.foreseen(self.hook(chain.hook), chain, anchor, prog):
+        if error := mprog_refusal.foreseen(self.hook(chain.hook), chain, anchor, prog_id):
             raise error
         return anchor.land(chain).position
+
+    def check_update(
+        self, chain: Chain, target: Target, prog_id: int | None = None, *, old: Target | None = None
+    ) -> Entry:
+        """The entry that an update would change, with nothing changed.
+
+        :param prog_id: the new program's, where it is loaded already.
+        :raises ConflictError, BpfError, NotFoundError, AmbiguousError: as ``update`` would.
+        """
+        entry = chain.find(target)
+        self.check_old(entry, old)
+        hook = self.hook(chain.hook)
+        if error := mprog_refusal.foreseen_update(hook, chain, entry, prog_id):
+            raise error
+        return entry
 
     @staticmethod
     def check_old(entry: Entry, old: Target | None) -> None:

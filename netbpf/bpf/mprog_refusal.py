@@ -10,11 +10,11 @@ import errno
 import socket
 
 from netbpf.bpf.anchor import Anchor
-from netbpf.bpf.chain import Chain
+from netbpf.bpf.chain import Chain, Entry, program_info
 from netbpf.bpf.chain_change import change
 from netbpf.bpf.hook import Hook, query
 from netbpf.bpf.mprog_conditions import MAX_PROGRAMS, NEEDS_ADMIN, Situation, holding
-from netbpf.bpf.prog import Program, ProgramInfo
+from netbpf.bpf.prog import Program
 from netbpf.errors import (
     BpfError,
     NetbpfError,
@@ -77,26 +77,54 @@ def of_change(
 
 
 def foreseen(
-    hook: Hook, chain: Chain, anchor: Anchor, prog: ProgramInfo | None = None
+    hook: Hook, chain: Chain, anchor: Anchor, prog_id: int | None = None
 ) -> BpfError | None:
     """What the kernel will refuse an attach to ``chain`` with; None when it will not.
 
-    :param prog: the program, where it is loaded already.
+    :param prog_id: the program's, where it is loaded already.
     """
-    landing = anchor.land(chain)
-    replaced = landing.replaced
-    if prog is not None and chain.with_program(prog.id):
-        number = errno.EEXIST
-    elif replaced is not None and replaced.link_id is not None:
+    replaced = anchor.land(chain).replaced
+    number = _of_program(chain, prog_id)
+    if number is None and replaced is not None and replaced.link_id is not None:
         number = errno.EBUSY
-    elif anchor.disagreement(chain):
+    if number is None and anchor.disagreement(chain):
         number = errno.ERANGE
-    elif replaced is None and len(chain.entries) >= MAX_PROGRAMS:
+    if number is None and replaced is None and len(chain.entries) >= MAX_PROGRAMS:
         number = errno.ERANGE
-    else:
+    return _foreseen(hook, "attach to", number, chain, prog_id, anchor)
+
+
+def foreseen_update(
+    hook: Hook, chain: Chain, entry: Entry, prog_id: int | None = None
+) -> BpfError | None:
+    """What the kernel will refuse an update of ``entry`` with; None when it will not."""
+    number = None if entry.prog_id == prog_id else _of_program(chain, prog_id)
+    return _foreseen(hook, "update", number, chain, prog_id, None)
+
+
+def _of_program(chain: Chain, prog_id: int | None) -> int | None:
+    """The errno that a loaded program is refused with, wherever it is to go in the chain."""
+    info = program_info(prog_id) if prog_id is not None else None
+    if info is None:
         return None
-    what = operation("attach to", hook, chain.ifindex)
-    return _refusal("attach", what, number, Situation(hook, chain, prog, anchor))
+    if info.type_name != "sched_cls":
+        return errno.EINVAL
+    return errno.EEXIST if chain.with_program(info.id) else None
+
+
+def _foreseen(
+    hook: Hook,
+    verb: str,
+    number: int | None,
+    chain: Chain,
+    prog_id: int | None,
+    anchor: Anchor | None,
+) -> BpfError | None:
+    if number is None:
+        return None
+    info = program_info(prog_id) if prog_id is not None else None
+    what = operation(verb, hook, chain.ifindex)
+    return _refusal(verb.split()[0], what, number, Situation(hook, chain, info, anchor))
 
 
 def _refusal(verb: str, what: str, number: int, situation: Situation) -> BpfError:

@@ -138,8 +138,8 @@ def attach(
     ifindex = ifindex_of(device)
     expected = told.expected(ifindex, hook, expected_revision)
     if settings.dry_run:
-        name = references.check(prog, variables or [], hooks.hook(hook), strict=strict)
-        _would_attach(hooks, ifindex, hook, name, anchor, expected)
+        found = references.check(prog, variables or [], hooks.hook(hook), strict=strict)
+        _would_attach(hooks, ifindex, hook, found, anchor, expected)
         return
     with references.program(prog, variables or [], hooks.hook(hook), strict=strict) as program:
         keeper.prepare()
@@ -223,9 +223,8 @@ def update(
     expected = told.expected(ifindex, hook, expected_revision)
     if settings.dry_run:
         chain = hooks.expected(ifindex, hook, "update", expected)
-        entry = chain.find(ref)
-        hooks.check_old(entry, old)
-        references.check(prog, variables or [], hooks.hook(hook), strict=strict)
+        number, _ = references.check(prog, variables or [], hooks.hook(hook), strict=strict)
+        entry = hooks.check_update(chain, ref, number, old=old)
         document = {"dry_run": True, **entry_document("updated", device, chain, entry)}
         emit(document, lambda: say(f"would put {prog} in the place of {entry}"))
         return
@@ -294,12 +293,12 @@ def _would_attach(
     hooks: Hooks,
     ifindex: int,
     hook: str,
-    name: str,
+    prog: tuple[int | None, str],
     anchor: Anchor,
     expected: Chain | int | None,
 ) -> None:
-    chain = hooks.expected(ifindex, hook, "attach to", expected)
-    position = hooks.check_attach(chain, anchor)
+    (number, name), chain = prog, hooks.expected(ifindex, hook, "attach to", expected)
+    position = hooks.check_attach(chain, anchor, number)
     device = socket.if_indextoname(ifindex)
     document: Document = {
         "dry_run": True,
@@ -309,7 +308,7 @@ def _would_attach(
             "hook": hook,
             "position": position,
             "revision": chain.revision,
-            "prog": {"id": None, "name": name},
+            "prog": {"id": number, "name": name},
             "link": None,
         },
     }

@@ -52,11 +52,16 @@ def program(
         yield obj.programs[spec.name]
 
 
-def check(text: str, variables: Sequence[str], hook: Hook, *, strict: bool = False) -> str:
-    """The name of the program that ``text`` names, with nothing loaded: for a dry run."""
-    with examined(text, variables, hook) as (_, name, found):
+def check(
+    text: str, variables: Sequence[str], hook: Hook, *, strict: bool = False
+) -> tuple[int | None, str]:
+    """Id and name of the program that ``text`` names, with nothing loaded: for a dry run.
+
+    One of a file has no id.
+    """
+    with examined(text, variables, hook) as (number, name, found):
         tell(name, found, hook, strict)
-    return name
+    return number, name
 
 
 @contextmanager
