@@ -91,6 +91,13 @@ def mounts() -> Iterator[BpfFs]:
             yield BpfFs(path, MOUNT if path.startswith("/proc/") else path)
 
 
+def reach(path: str) -> str:
+    """``path`` as this process gets there, where an ancestor's bpffs is borrowed."""
+    if path.startswith(f"{MOUNT}/") and not is_bpffs(MOUNT) and (borrowed := _borrowed()):
+        return borrowed.path + path.removeprefix(MOUNT)
+    return path
+
+
 def _mount() -> None:
     try:
         libc.mount(

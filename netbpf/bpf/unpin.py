@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 
 from netbpf.bpf import pin as pins
+from netbpf.bpf.bpffs import reach
 from netbpf.bpf.link import Link
 from netbpf.bpf.owners import Owner, link_owners
 from netbpf.bpf.pin import Pin
@@ -84,11 +85,11 @@ def unpin(link: Link, path: str | None = None) -> Unpinned:
 
 
 def check_path(path: str) -> str:
-    """``path`` made absolute, if it can be a pin.
+    """``path`` made absolute, and as this process gets there, if it can be a pin.
 
     :raises NetbpfError: it is a folder, or a way to another place.
     """
-    path = os.path.abspath(path)
+    path = reach(os.path.abspath(path))
     if os.path.islink(path):
         raise NetbpfError(
             f"{path} is a symbolic link",

@@ -161,6 +161,7 @@ def detach(link: Id) -> None:
 
 def open_link(text: str) -> Any:
     """The link that was named by number, ``link:N`` or a pin."""
+    from netbpf.bpf.bpffs import reach
     from netbpf.bpf.link import Link
     from netbpf.bpf.ref import Ref
 
@@ -169,7 +170,7 @@ def open_link(text: str) -> Any:
         case "link":
             return Link.from_id(ref.number)
         case "pin":
-            return Link.from_pin(ref.value)
+            return Link.from_pin(reach(ref.value))
     raise ValueError(f"{text} names a program: a link is link:N or pin:PATH")
 
 

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from netbpf import netkit, netns, tcx
-from netbpf.bpf import mprog_refusal
+from netbpf.bpf import mprog_refusal, uapi
 from netbpf.bpf.chain import Chain
 from netbpf.bpf.hook import query
 from netbpf.bpf.link_info import LinkInfo
 from netbpf.bpf.mprog import Hooks
 from netbpf.bpf.pin import OwnName
+from netbpf.errors import KernelError
 from netbpf.netns import Namespace
 from netbpf.netns.visit import LeftOut
 
@@ -87,7 +88,9 @@ def chains(
 def of_links(
     links: Collection[LinkInfo], left_out: LeftOut | None = None
 ) -> dict[int, tuple[str | None, str]]:
-    """The namespace and the device of each link that is in a chain, by the link's id.
+    """The namespace and the device of each link that is at a device, by the link's id.
+
+    Links of tcx and netkit are looked for in the chains, those of XDP by their program.
 
     A link in a namespace that nothing visible leads to has no place here.
 
@@ -100,7 +103,33 @@ def of_links(
         for entry in place.chain.entries:
             if entry.link_id is not None and (spot, entry.link_id) in missing:
                 found[entry.link_id] = (place.netns, place.device)
+    xdp = [link for link in links if link.type == uapi.BPF_LINK_TYPE_XDP and link.ifindex]
+    if xdp:
+        found.update(_of_xdp(xdp, left_out))
     return found
+
+
+def _of_xdp(
+    links: Collection[LinkInfo], left_out: LeftOut | None
+) -> Iterator[tuple[int, tuple[str | None, str]]]:
+    from netbpf.netlink import xdp
+    from netbpf.netlink.rtnl import Rtnl
+
+    for namespace, home in netns.visit(left_out):
+        devices = dict(socket.if_nameindex())
+        here = [link for link in links if link.ifindex in devices]
+        if not here:
+            continue
+        with Rtnl() as rtnl:
+            for link in here:
+                ifindex = link.ifindex or 0
+                try:
+                    found = link.prog_id in xdp.program_ids(rtnl, ifindex)
+                except KernelError:
+                    # The device has just gone.
+                    continue
+                if found:
+                    yield link.id, (None if home else namespace.reference, devices[ifindex])
 
 
 def spot_of(link: LinkInfo) -> Spot | None:

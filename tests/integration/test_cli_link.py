@@ -8,7 +8,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 
 from netbpf import Program, libc, netns
 from netbpf.bpf import pin as pins
-from netbpf.bpf import prog, uapi
+from netbpf.bpf import prog, syscall, uapi
 from netbpf.bpf import unpin as unpinning
 from netbpf.bpf.bpffs import FOLDER, MOUNT
 from netbpf.bpf.fd import FD
@@ -196,6 +197,65 @@ def test_defunct_since_the_namespace_is_gone(load: Load) -> None:
     number, (path,) = made["link"]["id"], made["link"]["pins"]
     assert shown(number)["reason"] == "netns_gone"
     assert ok("link", "unpin", path)["unpinned"]["ended"]
+
+
+@contextmanager
+def raw_link(prog_type: int, attach_type: int, **target: int) -> Iterator[Link]:
+    """A link made by hand, of a program of two instructions."""
+    with prog.load(prog_type, programs.returning(1), expected_attach_type=attach_type) as loaded:
+        attr = uapi.LinkCreateAttr(prog_fd=loaded.fileno(), attach_type=attach_type, **target)
+        opened = FD(syscall.link_create(attr))
+    with Link(opened) as link:
+        yield link
+
+
+def test_links_of_xdp(ns: NetNS) -> None:
+    with NetNS.current() as outside, devices.device(ns) as ifindex, netns.entered(ns):
+        made = raw_link(uapi.BPF_PROG_TYPE_XDP, uapi.BPF_XDP, target_ifindex=ifindex)
+        with made as link:
+            found = shown(link.id)
+            assert (found["type"], found["device"], found["netns"]) == ("xdp", "dev0", None)
+            with netns.entered(outside):
+                assert (shown(link.id)["device"], shown(link.id)["netns"]) == ("dev0", ns.name)
+            assert "prog/xdp" in ip_link("dev0")
+            assert ok("link", "detach", link.id)["detached"]["was_defunct"] is False
+            assert "prog/xdp" not in ip_link("dev0")
+            assert (shown(link.id)["defunct"], shown(link.id)["device"]) == (True, None)
+
+
+def ip_link(name: str) -> str:
+    argv = ["ip", "-d", "link", "show", name]
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+
+
+def test_links_of_a_namespace(ns: NetNS) -> None:
+    made = raw_link(uapi.BPF_PROG_TYPE_SK_LOOKUP, uapi.BPF_SK_LOOKUP, target_fd=ns.fileno())
+    with made as link:
+        found = shown(link.id)
+        assert (found["type"], found["hook"], found["netns"]) == ("netns", "sk_lookup", ns.name)
+        ok("link", "detach", link.id)
+        assert shown(link.id)["defunct"] is True
+        assert ok("link", "detach", link.id)["detached"]["was_defunct"] is True
+
+
+@pytest.mark.needs("tcx")
+def test_inside_ip_netns_exec_the_pins_are_an_ancestors() -> None:
+    with hooks.site("tcx-ingress") as site:
+        made = attached(site)
+        (path,) = made["link"]["pins"]
+        inside = ["ip", "netns", "exec", str(site.ns.name), sys.executable, "-m", "netbpf", "-j"]
+
+        def run(*argv: str) -> Any:
+            done = subprocess.run([*inside, *argv], capture_output=True, text=True, check=True)
+            return json.loads(done.stdout)
+
+        (link,) = run("link", "show", str(made["link"]["id"]))["links"]
+        assert (link["pins"], link["device"], link["netns"]) == ([path], site.device, None)
+        assert path not in [each["pin"] for each in run("link", "gc")["garbage"]]
+        remove_device(site)
+        assert path in [each["pin"] for each in run("link", "gc")["garbage"]]
+        assert run("link", "unpin", path)["unpinned"]["pins"] == [path]
+        assert not os.path.exists(path)
 
 
 def test_a_type_that_cannot_be_detached_says_so() -> None:
