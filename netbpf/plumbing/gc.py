@@ -38,7 +38,7 @@ class Garbage:
     """One thing that was left behind.
 
     ``path`` is the pin or folder, as its own mount namespace has it; None: a double without a pin.
-    ``reason`` is why a link is defunct. ``place`` and ``position`` are a double's, ``first`` is the
+    ``reason`` is why a link is defunct. ``place`` and ``entry`` are a double's, ``first`` is the
     entry that stays. ``removed`` and ``refused``: what became of it.
     """
 

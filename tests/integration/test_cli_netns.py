@@ -8,6 +8,7 @@ import subprocess
 import pytest
 
 from netbpf import netns
+from tests.netns_fixtures import devices
 from tests.netns_fixtures.cli import netbpf, ok, process
 from tests.netns_fixtures.namespaces import namespace, random_name
 
@@ -114,3 +115,26 @@ def test_dry_run() -> None:
     with namespace() as ns:
         ok("netns", "del", ns.name, "--dry-run")
         assert ns.name in ip_names()
+
+
+def test_del_takes_what_an_interrupted_add_left() -> None:
+    name = random_name()
+    (netns.RUN_DIR / name).touch()
+    refused = netbpf("tcx", "show", "-n", name)
+    assert f"netbpf netns del {name}" in refused.err
+    assert ok("netns", "del", name) == {"schema_version": 1, "deleted": [name], "pins": []}
+    assert not (netns.RUN_DIR / name).exists()
+    assert netbpf("netns", "del", name).status == 1
+
+
+def test_del_waits_a_while_for_who_cannot_be_seen() -> None:
+    """A descriptor alone holds the namespace: its link lives on, and so does its pin."""
+    name = random_name()
+    netns.add(name)
+    with netns.NetNS.from_name(name) as held, devices.device(held, "dev0"):
+        made = ok("tcx", "attach", "-n", name, "dev0", "ingress", "builtin:next")["attached"]
+        result = netbpf("-j", "netns", "del", name)
+        (path,) = made["link"]["pins"]
+        assert (result.status, result.json["pins"], os.path.exists(path)) == (0, [], True)
+        assert f"something holds the namespace, so its links stay: {path}" in result.err
+    os.unlink(path)
