@@ -11,6 +11,7 @@ from netbpf.cli.output import Document, emit, note, say
 from netbpf.cli.settings import settings
 
 if TYPE_CHECKING:
+    from netbpf.bpf.bpffs import BpfFs
     from netbpf.tcx.migrate import Migration, Move
 
 
@@ -29,20 +30,29 @@ def migrate(
     other filters stay. --back takes what was migrated back to clsact.
     """
     from netbpf import tcx
-    from netbpf.cli.keep import Keeper
     from netbpf.tcx import migrate as migrating
 
     hooks = (tcx.HOOKS.hook(hook).name,) if hook else migrating.BOTH
     ifindex = ifindex_of(device)
-    done = migrating.plan(ifindex, hooks, back=back)
-    if any(each.moves for each in done) and not settings.dry_run:
-        keeper = Keeper("own")
-        keeper.prepare()
-        done = (migrating.back if back else migrating.migrate)(ifindex, hooks, fs=keeper.fs)
+    if settings.dry_run:
+        done = migrating.plan(ifindex, hooks, back=back)
+    else:
+        act = migrating.back if back else migrating.migrate
+        done = act(ifindex, hooks, bpffs=_bpffs)
     document: Document = {"migrated": [_document(device, each) for each in done]}
     if settings.dry_run:
         document = {"dry_run": True, **document}
     emit(document, lambda: _say(device, done))
+
+
+def _bpffs() -> BpfFs:
+    """Where attach pins, with the same words."""
+    from netbpf.cli.keep import Keeper
+
+    keeper = Keeper("own")
+    keeper.prepare()
+    assert keeper.fs is not None
+    return keeper.fs
 
 
 def _document(device: str, migration: Migration) -> Document:

@@ -3,8 +3,8 @@
 Each program is put at its new place first and taken from the old one then, in an order in which
 both places are neighbours: going to tcx the first filter becomes the last of the chain, going back
 the last link becomes the first filter. So the order never changes, nothing is ever missing, and the
-only packets that meet a program twice are those that come between these two steps (some 10 to 30
-ms, the kernel's grace period) and that it passes on to the next.
+only packets that meet a program twice are those that come between these two steps (some 10 ms, the
+kernel's grace period) and that it passes on to the next.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
@@ -31,6 +32,9 @@ from netbpf.tcx.migrate_plan import Migration, Move, mark, own_pins, to_clsact, 
 
 BOTH = ("ingress", "egress")
 
+_PATIENCE = 30.0
+"""Seconds that another migration may take: of 63 programs on a busy machine it is a few."""
+
 __all__ = ["BOTH", "Migration", "Move", "back", "migrate", "plan"]
 
 
@@ -44,7 +48,7 @@ def plan(ifindex: int, hooks: Sequence[str] = BOTH, *, back: bool = False) -> li
 
 
 def migrate(
-    ifindex: int, hooks: Sequence[str] = BOTH, *, fs: BpfFs | None = None
+    ifindex: int, hooks: Sequence[str] = BOTH, *, bpffs: Callable[[], BpfFs] = lasting
 ) -> list[Migration]:
     """Let the cls_bpf programs of a device's clsact become tcx links, in the same order.
 
@@ -52,38 +56,42 @@ def migrate(
     netbpf's own folder, and the pin's name says which filter it was. The qdisc and filters of other
     kinds stay as they are. All move or none: when a step is refused, those before it are put back.
 
-    :param fs: the bpffs for the pins; None finds one that lasts.
+    :param bpffs: finds the bpffs for the pins; asked only when there is something to pin.
     :raises NetbpfError: a filter means something that tcx cannot; the message has each.
-    :raises ConflictError: somebody changed the filters meanwhile.
+    :raises ConflictError: somebody changed the filters meanwhile, or another migration goes on.
     :raises BpfError, NetlinkError: the kernel refused.
 
     Since Linux 6.6.
     """
-    return _run(ifindex, hooks, fs, back=False)
+    return _run(ifindex, hooks, bpffs, back=False)
 
 
-def back(ifindex: int, hooks: Sequence[str] = BOTH, *, fs: BpfFs | None = None) -> list[Migration]:
+def back(
+    ifindex: int, hooks: Sequence[str] = BOTH, *, bpffs: Callable[[], BpfFs] = lasting
+) -> list[Migration]:
     """Let the tcx links that `migrate` made become cls_bpf filters of clsact again.
 
     Links that were never filters stay, and have to stand before those that go: clsact runs after
     tcx. No qdisc is made. All move or none, as with `migrate`.
 
     :raises NetbpfError: there is no clsact.
-    :raises ConflictError: other programs stand behind one that would go.
+    :raises ConflictError: other programs stand behind one that would go, or another migration goes
+        on.
     :raises BpfError, NetlinkError: the kernel refused.
     """
-    return _run(ifindex, hooks, fs, back=True)
+    return _run(ifindex, hooks, bpffs, back=True)
 
 
-def _run(ifindex: int, hooks: Sequence[str], fs: BpfFs | None, *, back: bool) -> list[Migration]:
-    planned = plan(ifindex, hooks, back=back)
-    if not any(each.moves for each in planned):
-        return planned
-    fs = fs or lasting()
-    pins.check_writable(fs.path)
-    with held(), _alone(fs), ExitStack() as stack:
-        # Another migration may have come to its end while this one waited.
+def _run(
+    ifindex: int, hooks: Sequence[str], bpffs: Callable[[], BpfFs], *, back: bool
+) -> list[Migration]:
+    with _alone(), held(), ExitStack() as stack:
         planned = plan(ifindex, hooks, back=back)
+        if not any(each.moves for each in planned):
+            return planned
+        # Also on the way back: what is put back is pinned again.
+        fs = bpffs()
+        pins.check_writable(fs.path)
         mover = _Mover(ifindex, fs, stack.enter_context(Rtnl()))
         for each in (move for migration in planned for move in migration.moves):
             mover.progs[each.prog_id] = stack.enter_context(Program.from_id(each.prog_id))
@@ -96,11 +104,27 @@ def _run(ifindex: int, hooks: Sequence[str], fs: BpfFs | None, *, back: bool) ->
 
 
 @contextmanager
-def _alone(fs: BpfFs) -> Iterator[None]:
-    """Wait for other migrations: two of the same filters would take each other's steps back."""
-    fd = os.open(fs.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _alone() -> Iterator[None]:
+    """Wait for other migrations in this network namespace.
+
+    Two that move the same filters would take each other's steps back.
+
+    :raises ConflictError: another one goes on for long.
+    """
+    fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise ConflictError(
+                        "another migration goes on in this network namespace",
+                        hint="try again when it has ended",
+                    ) from None
+                time.sleep(0.02)
         yield
     finally:
         os.close(fd)

@@ -11,12 +11,14 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 from netbpf.bpf import pin as pins
 from netbpf.bpf.chain import Chain, Entry
 from netbpf.bpf.mprog_refusal import device_name
 from netbpf.bpf.pin import Pin
+from netbpf.bpf.prog import Program
 from netbpf.errors import ConflictError, NetbpfError
 from netbpf.netlink import filters
 from netbpf.netlink.filters import ETH_P_ALL, Filter
@@ -24,7 +26,7 @@ from netbpf.netlink.rtnl import Rtnl
 from netbpf.tcx import HOOKS
 
 _MAX_PROGRAMS = 63
-_NAME_MAX = 80
+_NAME_MAX = 70
 """Bytes of a filter's name that a pin's name has room for, at two digits each."""
 
 _MARK = re.compile(r"(?:ingress|egress)-clsact-([0-9]+)-([0-9a-f]+)(h?)(?:-((?:[0-9a-f]{2})+))?")
@@ -316,4 +318,31 @@ def _name(prog_id: int) -> str:
 
 def _warnings(chain: Chain, moves: Sequence[Move]) -> tuple[str, ...]:
     """What these programs, and those before them, can return that means something else at tcx."""
-    return ()
+    there = {move.prog_id for move in moves if move.half}
+    before = [entry for entry in chain.entries if entry.prog_id not in there]
+    told = [
+        f"{entry}, which stands before them, {what}: cls_bpf ran after it all the same"
+        for entry in before
+        for what in _strange(entry.prog_id, chain.hook)
+    ]
+    told += [
+        f"{move.prog_name} (id:{move.prog_id}) {what}; to cls_bpf STOLEN and TRAP end a packet, "
+        "and all else goes on to the next filter"
+        for move in moves
+        for what in _strange(move.prog_id, chain.hook)
+    ]
+    return tuple(told)
+
+
+@lru_cache(maxsize=256)
+def _strange(prog_id: int, hook: str) -> tuple[str, ...]:
+    """The codes that the program returns for certain on some path and that tcx does not know."""
+    from netbpf.bpf import lint
+
+    try:
+        with Program.from_id(prog_id) as prog:
+            found = lint.warnings(prog, HOOKS.hook(hook))
+    except NetbpfError:
+        # What cannot be looked into moves all the same.
+        return ()
+    return tuple(each.message for each in found if each.code in ("not_a_verdict", "unknown_code"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import signal
 import subprocess
 import sys
@@ -541,6 +542,18 @@ def test_what_was_killed_can_go_the_other_way(clsact: Clsact, tracers: Tracers) 
     assert tracers.order(clsact.site) == [1, 2]
 
 
+def test_one_that_hangs_is_not_waited_for_without_end(
+    clsact: Clsact, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrating, "_PATIENCE", 0.1)
+    clsact.add(load(programs.NEXT))
+    with entered(clsact.site.ns), open("/proc/thread-self/ns/net") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(ConflictError, match="another migration goes on"):
+            migrating.migrate(clsact.site.ifindex)
+    assert len(migrate(clsact).moves) == 1
+
+
 def test_several_at_once(clsact: Clsact, tracers: Tracers) -> None:
     for pref, name in enumerate(("one", "two", "three"), 1):
         clsact.add(tracers[name], pref=pref)
@@ -557,3 +570,55 @@ def test_several_at_once(clsact: Clsact, tracers: Tracers) -> None:
         assert tracers.order(site) == [1, 2, 3]
         argv.append("--back")
     assert len(clsact.ids()) == 3
+
+
+RECLASSIFY, PIPE, STOLEN, QUEUED, TRAP = 1, 3, 4, 5, 8
+
+
+@pytest.mark.parametrize(
+    ("code", "name"), [(RECLASSIFY, "RECLASSIFY"), (PIPE, "PIPE"), (STOLEN, "STOLEN"), (99, "99")]
+)
+def test_codes_that_mean_something_else_are_warned_of(
+    clsact: Clsact, load: Load, code: int, name: str
+) -> None:
+    strange = load(code, "strange")
+    clsact.add(load(programs.NEXT, "plain"), pref=1)
+    clsact.add(strange, pref=2)
+    (warning,) = planned(clsact).warnings
+    assert warning.startswith(f"strange (id:{strange.id}) returns {name}")
+    assert "to cls_bpf STOLEN and TRAP end a packet" in warning
+    assert migrate(clsact).warnings == (warning,)
+
+
+def test_a_program_before_them_that_skips_the_rest_is_warned_of(clsact: Clsact, load: Load) -> None:
+    site, piping = clsact.site, load(PIPE, "piping")
+    site.attach(piping, link=False)
+    clsact.add(load(programs.DROP, "wall"))
+    assert site.drops(), "clsact runs after PIPE"
+    (warning,) = planned(clsact).warnings
+    assert warning.startswith(
+        f"piping (id:{piping.id}), which stands before them, returns PIPE (3)"
+    )
+    migrate(clsact)
+    assert site.passes(), "as the warning says: tcx skips the rest of its chain"
+
+
+@pytest.mark.parametrize("code", [STOLEN, TRAP])
+def test_what_the_warning_says_of_stolen_packets_is_so(
+    clsact: Clsact, load: Load, code: int
+) -> None:
+    clsact.add(load(code))
+    assert clsact.site.drops()
+    migrate(clsact)
+    assert clsact.site.passes()
+    migrate(clsact, back=True)
+    assert clsact.site.drops()
+
+
+@pytest.mark.parametrize("code", [RECLASSIFY, PIPE, QUEUED, 6, 99])
+def test_what_the_warning_says_of_other_codes_is_so(clsact: Clsact, load: Load, code: int) -> None:
+    clsact.add(load(code), pref=1)
+    clsact.add(load(programs.DROP), pref=2)
+    assert clsact.site.drops(), "cls_bpf goes on to the next filter"
+    migrate(clsact)
+    assert clsact.site.passes(), "tcx skips the rest of its chain"
