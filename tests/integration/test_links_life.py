@@ -68,11 +68,11 @@ def test_the_device_goes(site: Site, load: Load) -> None:
             assert (caught.value.errno, caught.value.code) == (errno.ENOLINK, "defunct_link")
             link.detach()
 
-        # Another device of the same name and ifindex is another one.
+        # Another device of the same ifindex is another one.
         kind = "netkit" if site.noun == "netkit" else "veth"
-        run(site.ns, ["ip", "link", "add", site.device, "index", str(site.ifindex), "type", kind])
+        run(site.ns, ["ip", "link", "add", "again", "index", str(site.ifindex), "type", kind])
         with entered(site.ns):
-            assert socket.if_nametoindex(site.device) == site.ifindex
+            assert socket.if_nametoindex("again") == site.ifindex
         assert site.chain().entries == ()
         assert all(link.info().defunct for link in links)
 
