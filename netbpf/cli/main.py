@@ -30,8 +30,9 @@ class Nouns(LazyGroup):
         "link": "netbpf.cli.link",
         "map": "netbpf.cli.map",
         "explain": "netbpf.cli.explain",
+        "watch": "netbpf.cli.watch",
     }
-    verbs = frozenset({"explain"})
+    verbs = frozenset({"explain", "watch"})
 
 
 app = typer.Typer(

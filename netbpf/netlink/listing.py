@@ -24,24 +24,29 @@ _INT = struct.Struct("=i")
 # struct ifinfomsg, and the extended mask that leaves the counters out (RTEXT_FILTER_SKIP_STATS)
 _LINKS = struct.pack("=BxHiII", 0, 0, 0, 0, 0) + struct.pack("=HHI", 8, 29, 1 << 3)
 _QDISCS = struct.pack("=BxxxiIII", 0, 0, 0, 0, 0)
-# From the start of a message: the ifindex, and a device's first attribute or a qdisc's parent.
-_LINK = struct.Struct("=20xi8xHH")
+# From the start of a message: a device's number, flags and first attribute; a qdisc's device and
+# parent.
+_LINK = struct.Struct("=20xiI4xHH")
 _QDISC = struct.Struct("=20xi4xI")
-_IFLA_IFNAME = 3
+_IFLA_IFNAME, _IFF_UP = 3, 1
 _CLSACT = 0xFFFFFFF1
-# IFLA_INFO_KIND with its value
-_NETKIT = struct.pack("=HH", 11, 1) + b"netkit\0"
+NETKIT = struct.pack("=HH", 11, 1) + b"netkit\0"
+"""IFLA_INFO_KIND with this value, as it stands in a message about a device."""
 
 
 class Listed:
-    """A device: its number, its name, and whether it looks like one of netkit's."""
+    """A device: its number, its name, whether it looks like one of netkit's, and whether it is up.
 
-    __slots__ = ("ifindex", "name", "netkit")
+    That it looks like one of netkit's can be wrong, that it does not cannot.
+    """
 
-    def __init__(self, ifindex: int, name: str, netkit: bool = False) -> None:
+    __slots__ = ("ifindex", "name", "netkit", "up")
+
+    def __init__(self, ifindex: int, name: str, netkit: bool = False, up: bool = False) -> None:
         self.ifindex = ifindex
         self.name = name
         self.netkit = netkit
+        self.up = up
 
 
 def devices() -> list[Listed]:
@@ -54,12 +59,13 @@ def devices() -> list[Listed]:
     for datagram, at, length in _dump(_RTM_GETLINK, _LINKS):
         if length < least:
             continue
-        ifindex, size, number = unpack(datagram, at)
+        ifindex, flags, size, number = unpack(datagram, at)
         # rtnl_fill_ifinfo in net/core/rtnetlink.c begins with the name.
         if number == _IFLA_IFNAME:
             name = datagram[at + least : at + least - 5 + size]
-            netkit = datagram.find(_NETKIT, at, at + length) > 0
-            found.append(Listed(ifindex, name.decode(errors="surrogateescape"), netkit))
+            netkit = datagram.find(NETKIT, at, at + length) > 0
+            up = bool(flags & _IFF_UP)
+            found.append(Listed(ifindex, name.decode(errors="surrogateescape"), netkit, up))
     # The kernel lists them by a hash of their numbers or by number, as the release has it.
     found.sort(key=lambda device: device.ifindex)
     return found
