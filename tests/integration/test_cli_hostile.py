@@ -159,7 +159,7 @@ def test_a_read_only_bpffs_attaches_nothing(bpffs: Path) -> None:
     [
         (["builtin:pass", "--expected-revision", "99"], 5, "stale_revision"),
         (["builtin:pass", "--set", "no_such=1"], 1, "not_found"),
-        (["builtin:pass", "--replace", "name:count"], 5, "conflict"),
+        (["builtin:pass", "--replace", "name:count"], 5, "busy"),
         (["builtin:pass", "--before", "name:no_such"], 1, "not_found"),
         (["builtin:no_such"], 1, "not_found"),
     ],
