@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from netbpf.cli.lint import tell
-from netbpf.errors import AmbiguousError
+from netbpf.errors import AmbiguousError, NetbpfError
 
 if TYPE_CHECKING:
     from netbpf.bpf.hook import Hook
@@ -30,13 +30,16 @@ def program(
     :param variables: ``VAR=VALUE``, set before the program is loaded.
     :param strict: refuse what does not work at the hook, instead of noting it.
     """
+    from netbpf.bpf import uapi
+
     source = _object_file(text)
     if source is None:
         if variables:
             raise ValueError(f"--set is for what is loaded from a file; {text} is loaded already")
         with _loaded(text) as found:
-            if hook is not None:
-                tell(found.info().name, found, hook, strict)
+            info = found.info()
+            if hook is not None and info.type == uapi.BPF_PROG_TYPE_SCHED_CLS:
+                tell(info.name, found, hook, strict)
             yield found
         return
     from netbpf import loader
@@ -46,7 +49,7 @@ def program(
         spec = _fitting(obj.spec, source[1], hook)
         for variable in variables:
             obj.set(*_assignment(variable))
-        if hook is not None:
+        if hook is not None and spec.type == uapi.BPF_PROG_TYPE_SCHED_CLS:
             tell(spec.name, code.of(obj, spec), hook, strict)
         obj.load(only=[spec.name])
         yield obj.programs[spec.name]
@@ -71,11 +74,14 @@ def examined(
     """The program that ``text`` names, to be looked into: its id, its name, and itself.
 
     One of a file has no id: nothing is loaded.
+
+    :raises NetbpfError: it is of a type that no such hook takes.
     """
     source = _object_file(text)
     if source is None:
         with _loaded(text) as found:
             info = found.info()
+            _check_type(info.name, info.type, info.type_name, hook)
             yield info.id, info.name, found
         return
     from netbpf import loader
@@ -86,7 +92,20 @@ def examined(
             obj.set(*_assignment(variable))
         obj.check()
         spec = _fitting(obj.spec, source[1], hook)
+        _check_type(spec.name, spec.type, spec.type_name, hook)
         yield None, spec.name, code.of(obj, spec)
+
+
+def _check_type(name: str, number: int, word: str, hook: Hook) -> None:
+    from netbpf.bpf import uapi
+
+    # kernel/bpf/syscall.c: attach_type_to_prog_type.
+    if number != uapi.BPF_PROG_TYPE_SCHED_CLS:
+        raise NetbpfError(
+            f"{name} is of type {word}, {hook.member} {hook.name} takes sched_cls",
+            hint='its section is called SEC("tc")',
+            code="wrong_type",
+        )
 
 
 def _object_file(text: str) -> tuple[str, str | None] | None:

@@ -1,12 +1,15 @@
 /* Programs whose return codes and helpers tests/unit/test_lint.py and test_lint.py look for. */
 #include <linux/bpf.h>
 #include <linux/pkt_cls.h>
+#include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
 #define NEXT -1
 
 const volatile int mode = 1;
+const volatile __u32 target = 1;
 int changing = 1;
+int assigned = 1;
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -166,7 +169,7 @@ int checked(struct __sk_buff *skb)
 SEC("tc")
 int redirect_peer(struct __sk_buff *skb)
 {
-	return bpf_redirect_peer(skb->mark, 0);
+	return bpf_redirect_peer(target, 0);
 }
 
 SEC("tc")
@@ -174,15 +177,14 @@ int sk_assign(struct __sk_buff *skb)
 {
 	struct bpf_sock_tuple tuple = {};
 	struct bpf_sock *sk;
-	int error;
 
-	tuple.ipv4.dport = 9;
+	tuple.ipv4.dport = bpf_htons(9);
 	sk = bpf_sk_lookup_udp(skb, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
 	if (!sk)
 		return TC_ACT_OK;
-	error = bpf_sk_assign(skb, sk, 0);
+	assigned = bpf_sk_assign(skb, sk, 0);
 	bpf_sk_release(sk);
-	return error ? TC_ACT_SHOT : TC_ACT_OK;
+	return TC_ACT_OK;
 }
 
 char _license[] SEC("license") = "GPL";

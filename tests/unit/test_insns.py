@@ -121,7 +121,8 @@ static unsigned long long (*const redirect)(unsigned, unsigned long long) = (voi
 static __attribute__((noinline)) void add(int *a, long b) { __sync_fetch_and_add(a, b); }
 SEC("tc") int all(int *skb) {
   unsigned long sum = 0, n = skb[1];
-  for (int k = 0; k < skb[0]; k++) sum += (unsigned)k * n / 3 % 7 - (sum >> 2) + (skb[2] > sum ? 4 : ~sum);
+  for (int k = 0; k < skb[0]; k++)
+    sum += (unsigned)k * n / 3 % 7 - (sum >> 2) + (skb[2] > sum ? 4 : ~sum);
   if ((unsigned)skb[3] > 0x12345678) sum ^= 0x123456789abcdefULL;
   sum += __builtin_bswap32(skb[4]) + *(unsigned char *)skb + *(unsigned short *)skb;
   int spill[4] = {1, 2, 3, 4};
