@@ -19,6 +19,7 @@ from netbpf.bpf import mprog_request as request
 from netbpf.bpf import pin as pins
 from netbpf.bpf import uapi
 from netbpf.bpf.anchor import Anchor
+from netbpf.bpf.bpffs import reach
 from netbpf.bpf.chain import Chain, Entry, Target
 from netbpf.bpf.link import Link
 from netbpf.bpf.mprog import Expected, Hooks, Placed
@@ -234,7 +235,7 @@ def _pinned_beside(link: Link, paths: list[str]) -> Iterator[None]:
     """
     made = []
     try:
-        for path in paths:
+        for path in map(reach, paths):
             fresh = f"{path}-new"
             link.pin(fresh)
             made.append(fresh)
@@ -243,9 +244,9 @@ def _pinned_beside(link: Link, paths: list[str]) -> Iterator[None]:
         for fresh in made:
             pins.remove(fresh)
         raise
-    for fresh, path in zip(made, paths, strict=True):
+    for fresh in made:
         # A rename on a bpffs replaces what is there (fs/libfs.c: simple_rename).
-        os.rename(fresh, path)
+        os.rename(fresh, fresh.removesuffix("-new"))
 
 
 def _own_pins(entry: Entry, named: str | None) -> list[str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from netbpf.bpf import pin as pins
-from netbpf.bpf.bpffs import MOUNT, BpfFs, is_bpffs, lasting
+from netbpf.bpf.bpffs import MOUNT, BpfFs, lasting, reach
 from netbpf.bpf.link import Link
 from netbpf.cli import interrupts
 from netbpf.cli.output import note
@@ -118,15 +118,8 @@ def remove_pins(link_id: int, ref: str) -> list[str]:
     removed = []
     for path in pins.link_pins([link_id])[link_id]:
         if pins.is_own(path) or (named.kind == "pin" and named.value == path):
-            pins.remove(_reach(path))
+            pins.remove(reach(path))
             removed.append(path)
         else:
             note(f"{path} still pins the link, which is defunct now")
     return removed
-
-
-def _reach(path: str) -> str:
-    """``path`` as this process gets there, where an ancestor's bpffs is borrowed."""
-    if path.startswith(MOUNT) and not is_bpffs(MOUNT):
-        return lasting(mount=False).path + path.removeprefix(MOUNT)
-    return path
