@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 from netbpf.captures.packet import ETHERNET, MOST, Packet
 from netbpf.errors import CaptureError
+from netbpf.interrupts import held
 
 # The original length in an enhanced packet block, after type, size, device, time and what is held.
 _LENGTH_AT = 24
@@ -65,21 +66,30 @@ def writing(path: str) -> Iterator[Writer]:
     target = os.path.realpath(path)
     _check_target(path, target)
     part = os.path.join(os.path.dirname(target), f".{os.path.basename(target)}.{os.getpid()}.part")
+    unfinished = False
     try:
-        file = open(part, "xb")  # noqa: SIM115
-    except OSError as error:
-        raise _unwritten(path, error) from error
-    try:
+        with held():
+            file = _new_file(path, part)
+            unfinished = True
         with file:
             yield Writer(path, file, pcapng=path.lower().endswith(".pcapng"))
             try:
                 file.flush()
             except OSError as error:
                 raise _unwritten(path, error) from error
-        os.replace(part, target)
-    except BaseException:
-        os.unlink(part)
-        raise
+        with held():
+            os.replace(part, target)
+            unfinished = False
+    finally:
+        if unfinished:
+            os.unlink(part)
+
+
+def _new_file(path: str, part: str) -> BinaryIO:
+    try:
+        return open(part, "xb")
+    except OSError as error:
+        raise _unwritten(path, error) from error
 
 
 def _check_target(path: str, target: str) -> None:

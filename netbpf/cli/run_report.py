@@ -13,6 +13,7 @@ from netbpf.captures import Packet, Writer
 from netbpf.cli.output import SCHEMA_VERSION, clean, note
 from netbpf.cli.settings import settings
 from netbpf.errors import NetbpfError, errno_name
+from netbpf.interrupts import held
 
 _WIDTHS = {"PACKET": 7, "LENGTH": 6, "RETVAL": 11, "OUT": 6, "NS": 10}
 
@@ -37,10 +38,13 @@ class Report:
         self.cut += document["cut"]
         self.unfit += document["error"] is not None
         if settings.json:
-            self._write((", " if self._begun else _head()) + json.dumps(document))
+            # An interruption within an element would leave no document.
+            with held():
+                self._write((", " if self._begun else _head()) + json.dumps(document))
+                self._begun = True
         elif not self._silent:
             self._write(("" if self._begun else self._row(self._columns)) + self._row(cells))
-        self._begun = True
+            self._begun = True
 
     def end(self, error: BaseException | None = None) -> None:
         """Close the document, with ``error`` where one ended the run; or say the counts."""
@@ -48,14 +52,13 @@ class Report:
             if error is not None and not self._begun:
                 # The error is a document of its own.
                 return
+            settings.told = True
             tail = f', "error": {json.dumps(_error(error))}' if error is not None else ""
             self._write(("" if self._begun else _head()) + f"]{tail}}}\n")
-            settings.told = True
         elif error is None and not self._silent:
             words = ", ".join(f"{count} {word}" for word, count in self.verdicts.most_common())
-            self._write(
-                f"{self.packets} packet{'s'[: self.packets != 1]}" + f": {words}\n" * bool(words)
-            )
+            total = f"{self.packets} packet{'' if self.packets == 1 else 's'}"
+            self._write(f"{total}: {words}\n" if words else f"{total}\n")
         if not self._silent:
             _flush()
 
