@@ -1,10 +1,15 @@
 """The process of the command line: ``netbpf`` and ``python -m netbpf``."""
 
+from __future__ import annotations
+
 import gc
 import os
 import signal
 import sys
-from typing import NoReturn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 # Until the command itself decides, Ctrl-C ends the process as it would a C program: no traceback.
 signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -17,10 +22,9 @@ gc.set_threshold(100_000)
 def run() -> NoReturn:
     """Run the command line of this process and end with its exit status."""
     _fill_streams()
-    from netbpf.cli.main import main
+    from netbpf.cli.quick import ran
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    status = main()
+    status = 0 if ran(sys.argv[1:]) else _parsed()
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -28,6 +32,13 @@ def run() -> NoReturn:
             # Nobody reads there any more; main has said so where it matters.
             pass
     os._exit(status)
+
+
+def _parsed() -> int:
+    from netbpf.cli.main import main
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    return main()
 
 
 def _fill_streams() -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 from netbpf.cli.settings import settings
-from netbpf.errors import NetbpfError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import Any
 
 SCHEMA_VERSION = 1
 
-Document = dict[str, Any]
+Document = dict[str, "Any"]
 
 
 def emit(document: Document, render: Callable[[], None]) -> None:
@@ -32,6 +34,8 @@ def emit(document: Document, render: Callable[[], None]) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
+        from netbpf.errors import NetbpfError
+
         raise NetbpfError(
             f"the output could not be written: {error.strerror}",
             code="output",

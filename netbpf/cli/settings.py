@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
 
-
-@dataclass(slots=True)
 class Settings:
     """The options accepted before the noun and after the verb."""
 
-    json: bool = False
-    netns: str | None = None
-    verbose: bool = False
-    debug: bool = False
-    dry_run: bool = False
-    told: bool = False
-    """Whether the command has printed its document."""
+    # No dataclass: to import that costs a quick command more than all that it does here.
+    __slots__ = ("debug", "dry_run", "json", "netns", "told", "verbose")
+
+    def __init__(self) -> None:
+        self.reset()
 
     def reset(self) -> None:
         """Back to what holds when nothing was said."""
-        for field in fields(self):
-            setattr(self, field.name, field.default)
+        self.json = False
+        self.netns: str | None = None
+        self.verbose = False
+        self.debug = False
+        self.dry_run = False
+        # Whether the command has printed its document.
+        self.told = False
 
 
 settings = Settings()
