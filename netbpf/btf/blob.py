@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import sys
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from netbpf.btf import types as t
@@ -105,18 +105,31 @@ class Btf:
     offsets go on where its base's end.
     """
 
-    def __init__(self, data: bytes | memoryview, base: Btf | None = None) -> None:
+    def __init__(
+        self,
+        data: bytes | memoryview,
+        base: Btf | None = None,
+        offsets: Sequence[int] | None = None,
+    ) -> None:
         self.data = data
         self.base = base
+        # The size of a pointer in the machine that the types are of.
+        self.pointer: int = 8 if base is None else base.pointer
         self.header = header = read_header(data)
         self.byteorder = header.byteorder
         self._prefix = "<" if header.byteorder == "little" else ">"
         start, length = header.types
-        words = array("I")
-        words.frombytes(data[start : start + length])
-        if header.byteorder != sys.byteorder:
-            words.byteswap()
-        self._words = words
+        if offsets is not None and header.byteorder == sys.byteorder:
+            # Few of many types are looked at: nothing is copied.
+            self._words: array[int] | memoryview = memoryview(data)[start : start + length].cast(
+                "I"
+            )
+        else:
+            words = array("I")
+            words.frombytes(data[start : start + length])
+            if header.byteorder != sys.byteorder:
+                words.byteswap()
+            self._words = words
         start, length = header.strings
         self._strings = bytes(data[start : start + length])
         if base is None and (not self._strings or self._strings[0]):
@@ -125,18 +138,41 @@ class Btf:
             raise BtfFormatError("the string section does not end with NUL")
         self.first_id = 1 if base is None else len(base)
         self._first_string: int = 0 if base is None else base._first_string + len(base._strings)
-        self._offsets = self._walk()
+        self._offsets = self._walk() if offsets is None else offsets
         self._names: array[int] | None = None
         self._cache: dict[int, t.Type] = {0: t.Void()}
 
     @classmethod
-    def parse(cls, data: bytes | memoryview, base: Btf | None = None) -> Btf:
+    def parse(
+        cls,
+        data: bytes | memoryview,
+        base: Btf | None = None,
+        offsets: Sequence[int] | None = None,
+    ) -> Btf:
         """Index ``data``; one pass over the types, none of them decoded.
 
         :param base: the BTF that a split blob (a kernel module's) goes on from.
+        :param offsets: what an earlier ``offsets`` of the same blob gave; it saves the pass.
         :raises BtfFormatError: the blob is no BTF, or is malformed.
         """
-        return cls(data, base)
+        return cls(data, base, offsets)
+
+    @property
+    def offsets(self) -> Sequence[int]:
+        """Where each type of this blob starts, in words of four bytes."""
+        return self._offsets
+
+    @property
+    def name_offsets(self) -> array[int]:
+        """The string offset of each type's name, 0 for those that have none."""
+        if self._names is None:
+            self._names = array("I", map(self._words.__getitem__, self._offsets))
+        return self._names
+
+    @property
+    def strings(self) -> tuple[int, bytes]:
+        """The offset that this blob's strings start at, and the string section."""
+        return self._first_string, self._strings
 
     def _walk(self) -> array[int]:
         words = self._words
@@ -225,13 +261,12 @@ class Btf:
         found = self.base.ids(name) if self.base is not None else []
         if not name:
             return found
-        if self._names is None:
-            self._names = array("I", map(self._words.__getitem__, self._offsets))
+        names = self.name_offsets
         for offset in self._string_offsets(name):
             at = -1
             while True:
                 try:
-                    at = self._names.index(offset, at + 1)
+                    at = names.index(offset, at + 1)
                 except ValueError:
                     break
                 found.append(self.first_id + at)

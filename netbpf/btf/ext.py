@@ -34,12 +34,16 @@ class LineInfo:
 
 @dataclass(slots=True)
 class CoreRelo:
-    """A CO-RE relocation: what the instruction at byte ``offset`` wants to know of ``type_id``."""
+    """A CO-RE relocation: what the instruction at byte ``offset`` wants to know of ``type_id``.
+
+    ``number`` is its place among all relocations of the file.
+    """
 
     offset: int
     type_id: int
     access: str
     kind: int
+    number: int = 0
 
 
 @dataclass(slots=True)
@@ -74,9 +78,10 @@ class BtfExt:
             result.funcs.setdefault(section, []).append(FuncInfo(record[0], record[1]))
         for section, record in _records(data, length, parts[2:4], LINE_INFO_SIZE, prefix, btf):
             result.lines.setdefault(section, []).append(LineInfo(*record))
-        for section, record in _records(data, length, parts[4:6], CORE_RELO_SIZE, prefix, btf):
+        core = _records(data, length, parts[4:6], CORE_RELO_SIZE, prefix, btf)
+        for number, (section, record) in enumerate(core):
             offset, type_id, access, kind = record
-            relo = CoreRelo(offset, type_id, btf.string(access), kind)
+            relo = CoreRelo(offset, type_id, btf.string(access), kind, number)
             result.core.setdefault(section, []).append(relo)
         return result
 

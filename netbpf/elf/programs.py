@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
+from dataclasses import replace
 
 from netbpf.bpf.macros import BPF_INSN_SIZE, BPF_JMP_CALL, BPF_LD_IMM64, BPF_PSEUDO_CALL
-from netbpf.btf.ext import BtfExt, CoreRelo, LineInfo
+from netbpf.btf.ext import BtfExt, LineInfo
 from netbpf.elf.file import (
     SHN_LORESERVE,
     SHN_UNDEF,
@@ -120,9 +121,7 @@ class FunctionReader:
                         if start <= i.offset < end
                     ),
                     core=tuple(
-                        CoreRelo(i.offset - start, i.type_id, i.access, i.kind)
-                        for i in core
-                        if start <= i.offset < end
+                        replace(i, offset=i.offset - start) for i in core if start <= i.offset < end
                     ),
                 ),
             )
