@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import signal
-import subprocess
-import sys
-import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from netbpf import Program, loader, tcx
 from netbpf.bpf.link import Link
-from netbpf.errors import BpfError, ConflictError, NetbpfError, NetlinkError
-from netbpf.netlink import filters
+from netbpf.errors import ConflictError, NetbpfError
 from netbpf.netns import entered
 from netbpf.tcx import migrate as migrating
-from netbpf.tcx.migrate import Migration
 from tests.netns_fixtures import clsact as tc
-from tests.netns_fixtures import hooks, programs
+from tests.netns_fixtures import hooks, namespaces, programs
 from tests.netns_fixtures.clsact import Clsact
 from tests.netns_fixtures.hooks import Tracers
 
@@ -43,26 +34,6 @@ def tracers(compiled: Callable[[str], Path]) -> Iterator[Tracers]:
         yield Tracers(obj)
 
 
-def migrate(clsact: Clsact, *, back: bool = False) -> Migration:
-    site = clsact.site
-    with entered(site.ns):
-        (done,) = (migrating.back if back else migrating.migrate)(site.ifindex, (site.hook,))
-    return done
-
-
-def planned(clsact: Clsact, *, back: bool = False) -> Migration:
-    site = clsact.site
-    with entered(site.ns):
-        (found,) = migrating.plan(site.ifindex, (site.hook,), back=back)
-    return found
-
-
-def u32(clsact: Clsact, pref: int) -> None:
-    """A filter of another kind, which matches no packet of a test."""
-    words = ["protocol", "ip", "pref", pref, "u32", "match", "ip", "dst", "192.0.2.9/32"]
-    clsact.filter("add", *words, "classid", "1:1")
-
-
 def test_the_order_of_packets_is_kept_and_comes_back(clsact: Clsact, tracers: Tracers) -> None:
     clsact.add(tracers["three"], pref=30)
     clsact.add(tracers["one"], pref=20, handle=9)
@@ -71,7 +42,7 @@ def test_the_order_of_packets_is_kept_and_comes_back(clsact: Clsact, tracers: Tr
     order = tracers.order(clsact.site)
     assert order == [2, 1, 3], "of one priority, the newest runs first"
 
-    done = migrate(clsact)
+    done = clsact.migrate()
     assert clsact.site.ids() == [tracers[name].id for name in ("two", "one", "three")]
     assert tracers.order(clsact.site) == order
     assert clsact.shown() == []
@@ -84,7 +55,7 @@ def test_the_order_of_packets_is_kept_and_comes_back(clsact: Clsact, tracers: Tr
         with Link.from_pin(path) as link:
             assert link.id == entry.link_id
 
-    gone = migrate(clsact, back=True)
+    gone = clsact.migrate(back=True)
     assert clsact.shown() == before, "priorities, handles and names are those of before"
     assert clsact.site.ids() == []
     assert tracers.order(clsact.site) == order
@@ -93,13 +64,45 @@ def test_the_order_of_packets_is_kept_and_comes_back(clsact: Clsact, tracers: Tr
     assert [move.link_id for move in gone.moves] == [move.link_id for move in done.moves]
 
 
+def test_priorities_that_the_kernel_chose_come_back(clsact: Clsact, tracers: Tracers) -> None:
+    for name in ("one", "two", "three"):
+        tracers[name].pin(str(clsact.folder / name))
+        clsact.filter("add", "bpf", "da", "pinned", clsact.folder / name)
+    before = clsact.shown()
+    assert [each["pref"] for each in before] == [49150, 49151, 49152], "the newest goes first"
+    assert tracers.order(clsact.site) == [3, 2, 1]
+    clsact.migrate()
+    assert tracers.order(clsact.site) == [3, 2, 1]
+    clsact.migrate(back=True)
+    assert clsact.shown() == before
+
+
+def test_links_survive_what_takes_filters_along(clsact: Clsact, tracers: Tracers) -> None:
+    clsact.add(tracers["one"])
+    clsact.migrate()
+    site = clsact.site
+    with namespaces.namespace() as other:
+        namespaces.run(site.ns, ["ip", "link", "set", site.device, "netns", other.name])
+        shown = namespaces.run(other, ["tc", "qdisc", "show", "dev", site.device, "clsact"])
+        assert shown.stdout == "", "a device that moves loses its clsact"
+        with entered(other):
+            (entry,) = tcx.chain(site.ifindex, site.hook).entries
+            assert entry.prog_id == tracers["one"].id
+            with pytest.raises(NetbpfError, match="there is no clsact to go to"):
+                migrating.back(site.ifindex, (site.hook,))
+            namespaces.run(other, ["tc", "qdisc", "add", "dev", site.device, "clsact"])
+            (done,) = migrating.back(site.ifindex, (site.hook,))
+            assert [move.prog_id for move in done.moves] == [tracers["one"].id]
+            assert tcx.chain(site.ifindex, site.hook).entries == ()
+
+
 def test_verdicts_are_kept(clsact: Clsact, load: Load) -> None:
     wall = load(programs.DROP)
     clsact.add(load(programs.NEXT), pref=1)
     clsact.add(wall, pref=2)
     clsact.add(load(programs.PASS), pref=3)
     assert clsact.site.drops()
-    migrate(clsact)
+    clsact.migrate()
     assert clsact.site.drops()
     assert clsact.ids() == []
     clsact.site.call("detach", wall)
@@ -110,9 +113,9 @@ def test_they_go_behind_what_tcx_has(clsact: Clsact, tracers: Tracers) -> None:
     clsact.site.attach(tracers["two"], link=False)
     clsact.add(tracers["one"])
     assert tracers.order(clsact.site) == [2, 1]
-    assert [move.position for move in migrate(clsact).moves] == [1]
+    assert [move.position for move in clsact.migrate().moves] == [1]
     assert tracers.order(clsact.site) == [2, 1]
-    migrate(clsact, back=True)
+    clsact.migrate(back=True)
     assert tracers.order(clsact.site) == [2, 1]
     assert clsact.site.ids() == [tracers["two"].id], "what was never a filter stays"
 
@@ -120,32 +123,32 @@ def test_they_go_behind_what_tcx_has(clsact: Clsact, tracers: Tracers) -> None:
 def test_filters_of_other_kinds_stay_behind(clsact: Clsact, tracers: Tracers) -> None:
     clsact.add(tracers["one"], pref=10)
     clsact.add(tracers["two"], pref=20)
-    u32(clsact, 30)
+    clsact.u32(30)
     foreign = [each for each in clsact.shown() if each["kind"] == "u32"]
     before = clsact.shown()
-    migrate(clsact)
+    clsact.migrate()
     assert clsact.shown() == foreign
     assert tracers.order(clsact.site) == [1, 2]
-    migrate(clsact, back=True)
+    clsact.migrate(back=True)
     assert clsact.shown() == before
 
 
 def test_nothing_there_is_nothing_done(clsact: Clsact, load: Load) -> None:
     revision = clsact.site.chain().revision
-    assert migrate(clsact).moves == ()
-    assert migrate(clsact, back=True).moves == ()
-    u32(clsact, 5)
-    assert migrate(clsact).moves == ()
+    assert clsact.migrate().moves == ()
+    assert clsact.migrate(back=True).moves == ()
+    clsact.u32(5)
+    assert clsact.migrate().moves == ()
     clsact.tc("qdisc", "del", "dev", clsact.site.device, "clsact")
-    assert migrate(clsact).moves == ()
+    assert clsact.migrate().moves == ()
     assert clsact.site.chain().revision == revision
 
 
 def test_again_is_nothing(clsact: Clsact, load: Load) -> None:
     clsact.add(load(programs.NEXT))
-    assert len(migrate(clsact).moves) == 1
+    assert len(clsact.migrate().moves) == 1
     revision = clsact.site.chain().revision
-    assert migrate(clsact).moves == ()
+    assert clsact.migrate().moves == ()
     assert clsact.site.chain().revision == revision
 
 
@@ -175,7 +178,7 @@ def actions(clsact: Clsact, prog: Program, other: Program) -> None:
 
 
 def behind_another(clsact: Clsact, prog: Program, other: Program) -> None:
-    u32(clsact, 5)
+    clsact.u32(5)
     clsact.add(prog)
 
 
@@ -210,9 +213,9 @@ def test_what_would_change_its_meaning_is_refused(
     clsact.add(other, pref=1)
     arrange(clsact, prog, other)
     shown, ids = clsact.shown(), clsact.site.ids()
-    for act in (planned, migrate):
+    for act in (clsact.planned, clsact.migrate):
         with pytest.raises(NetbpfError, match=words) as refused:
-            act(clsact)
+            act()
         assert refused.value.code == "not_migratable"
         assert "other" not in refused.value.message.replace("other filters", "")
     assert clsact.shown() == shown
@@ -227,7 +230,7 @@ def test_a_shared_block_is_refused(bpffs: Path, load: Load) -> None:
         made.qdisc("clsact", "ingress_block", 7)
         made.tc("filter", "add", "block", 7, "pref", 3, "bpf", "da", "pinned", bpffs / "prog")
         with pytest.raises(NetbpfError, match="block 7, which other devices share"):
-            migrate(made)
+            made.migrate()
         assert site.ids() == []
 
 
@@ -251,7 +254,7 @@ def test_a_full_chain_is_refused_before_anything_moves(clsact: Clsact, load: Loa
     for pref in (1, 2):
         clsact.add(load(programs.NEXT), pref=pref)
     with pytest.raises(NetbpfError, match="would hold 64 programs, and has room for 63"):
-        migrate(clsact)
+        clsact.migrate()
     assert len(clsact.ids()) == 2
     assert len(clsact.site.ids()) == 62
 
@@ -277,166 +280,27 @@ def test_both_hooks_at_once_all_or_none(bpffs: Path, load: Load) -> None:
         assert site.ids() == []
 
 
-class Fails:
-    """Stands for a function: does what it does, but fails at one call."""
-
-    def __init__(self, real: Callable[..., Any], at: int, error: BaseException) -> None:
-        self.real, self.left, self.error = real, at, error
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        self.left -= 1
-        if self.left == 0:
-            raise self.error
-        return self.real(*args, **kwargs)
-
-
-REFUSED = NetlinkError("remove a filter", errno.EPERM)
-FAILURES = [
-    (filters, "delete", REFUSED),
-    (migrating.HOOKS, "attach", BpfError("attach", errno.ENOMEM)),
-    (migrating.pins, "create_own", BpfError("pin", errno.ENOSPC)),
-    (filters, "delete", KeyboardInterrupt()),
-]
-
-
-@pytest.mark.parametrize("at", [1, 2, 3])
-@pytest.mark.parametrize(("where", "what", "error"), FAILURES)
-def test_a_failure_in_the_middle_is_put_back(
-    clsact: Clsact,
-    tracers: Tracers,
-    monkeypatch: pytest.MonkeyPatch,
-    at: int,
-    where: Any,
-    what: str,
-    error: BaseException,
-) -> None:
-    for pref, name in enumerate(("one", "two", "three"), 10):
-        clsact.add(tracers[name], pref=10 if pref < 12 else 20)
-    before = clsact.shown()
-    monkeypatch.setattr(where, what, Fails(getattr(where, what), at, error))
-    with pytest.raises(type(error)):
-        migrate(clsact)
-    assert clsact.shown() == before
-    assert clsact.site.ids() == []
-    assert clsact.site.own_pins() == []
-    assert tracers.order(clsact.site) == [2, 1, 3]
-
-
-@pytest.mark.parametrize("at", [1, 2, 3])
-@pytest.mark.parametrize(
-    ("where", "what", "error"),
-    [
-        (filters, "add", NetlinkError("add a filter", errno.ENOMEM)),
-        (migrating.Link, "detach", BpfError("detach", errno.EPERM)),
-    ],
-)
-def test_a_failure_on_the_way_back_is_put_back(
-    clsact: Clsact,
-    tracers: Tracers,
-    monkeypatch: pytest.MonkeyPatch,
-    at: int,
-    where: Any,
-    what: str,
-    error: BaseException,
-) -> None:
-    for name in ("one", "two", "three"):
-        clsact.add(tracers[name])
-    before = clsact.shown()
-    migrate(clsact)
-    ids, marks = clsact.site.ids(), marks_of(clsact)
-    failing = Fails(getattr(where, what), at, error)
-    # A function, so that it takes the place of a method too.
-    monkeypatch.setattr(where, what, lambda *args, **kwargs: failing(*args, **kwargs))
-    with pytest.raises(type(error)):
-        migrate(clsact, back=True)
-    assert clsact.shown() == []
-    assert clsact.site.ids() == ids
-    assert marks_of(clsact) == marks
-    assert tracers.order(clsact.site) == [3, 2, 1]
-    migrate(clsact, back=True)
-    assert clsact.shown() == before
-
-
-def marks_of(clsact: Clsact) -> list[str]:
-    """The pins of the site, without the links' numbers."""
-    return sorted(path.rpartition("_")[0] for path in clsact.site.own_pins())
-
-
-def test_what_cannot_be_put_back_is_told(
-    clsact: Clsact, tracers: Tracers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clsact.add(tracers["one"], pref=1)
-    clsact.add(tracers["two"], pref=2)
-    monkeypatch.setattr(filters, "delete", Fails(filters.delete, 2, REFUSED))
-    full = NetlinkError("add a filter", errno.ENOMEM)
-    monkeypatch.setattr(filters, "add", Fails(filters.add, 1, full))
-    with pytest.raises(NetlinkError) as refused:
-        migrate(clsact)
-    assert f"one (id:{tracers['one'].id}) stays at tcx: add a filter" in (refused.value.hint or "")
-    assert tracers.order(clsact.site) == [1, 2], "nothing is missing all the same"
-
-
-def test_somebody_removes_a_filter_meanwhile(
-    clsact: Clsact, tracers: Tracers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for pref, name in enumerate(("one", "two"), 1):
-        clsact.add(tracers[name], pref=pref)
-    attach, left = migrating.HOOKS.attach, [2]
-
-    def slow(*args: Any, **kwargs: Any) -> Any:
-        left[0] -= 1
-        if left[0] == 0:
-            clsact.filter("del", "pref", 2)
-        return attach(*args, **kwargs)
-
-    monkeypatch.setattr(migrating.HOOKS, "attach", slow)
-    with pytest.raises(ConflictError, match="somebody changed the filters"):
-        migrate(clsact)
-    assert clsact.ids() == [tracers["one"].id]
-    assert clsact.site.ids() == []
-
-
-def test_somebody_exchanges_a_program_meanwhile(
-    clsact: Clsact, load: Load, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    mine, theirs = load(programs.NEXT), load(programs.PASS)
-    clsact.add(mine, handle=1)
-    theirs.pin(str(clsact.folder / "theirs"))
-    attach = migrating.HOOKS.attach
-
-    def slow(*args: Any, **kwargs: Any) -> Any:
-        words = ["protocol", "all", "pref", 10, "handle", 1, "bpf", "da", "pinned"]
-        clsact.filter("replace", *words, clsact.folder / "theirs")
-        return attach(*args, **kwargs)
-
-    monkeypatch.setattr(migrating.HOOKS, "attach", slow)
-    with pytest.raises(ConflictError, match="somebody changed the filters"):
-        migrate(clsact)
-    assert clsact.ids() == [theirs.id]
-    assert clsact.site.ids() == []
-
-
 def test_back_needs_a_clsact_and_makes_none(clsact: Clsact, load: Load) -> None:
     prog = load(programs.NEXT)
     clsact.add(prog)
-    migrate(clsact)
+    clsact.migrate()
     clsact.tc("qdisc", "del", "dev", clsact.site.device, "clsact")
     with pytest.raises(NetbpfError, match="there is no clsact to go to") as refused:
-        migrate(clsact, back=True)
+        clsact.migrate(back=True)
     assert refused.value.hint == f"tc qdisc add dev {clsact.site.device} clsact"
     assert clsact.site.ids() == [prog.id]
     assert [qdisc["kind"] for qdisc in clsact.qdiscs()] == ["noqueue"]
     clsact.qdisc()
-    migrate(clsact, back=True)
+    clsact.migrate(back=True)
     assert clsact.ids() == [prog.id]
 
 
 def test_back_lets_nothing_be_overtaken(clsact: Clsact, tracers: Tracers) -> None:
     clsact.add(tracers["one"])
-    migrate(clsact)
+    clsact.migrate()
     clsact.site.attach(tracers["two"], link=False)
     with pytest.raises(ConflictError, match=r"two \(id:\d+\) stands behind one \(id:\d+\)"):
-        migrate(clsact, back=True)
+        clsact.migrate(back=True)
     assert tracers.order(clsact.site) == [1, 2]
 
 
@@ -446,10 +310,10 @@ def test_back_goes_before_filters_that_came_meanwhile(
 ) -> None:
     clsact.add(tracers["one"], pref=10, handle=1)
     clsact.add(tracers["two"], pref=20, handle=1)
-    migrate(clsact)
+    clsact.migrate()
     clsact.add(tracers["three"], pref=theirs, handle=1)
     assert tracers.order(clsact.site) == [1, 2, 3]
-    migrate(clsact, back=True)
+    clsact.migrate(back=True)
     assert clsact.ids() == [tracers[name].id for name in ("one", "two", "three")]
     assert tracers.order(clsact.site) == [1, 2, 3]
     assert clsact.shown()[-1]["pref"] == theirs
@@ -457,16 +321,16 @@ def test_back_goes_before_filters_that_came_meanwhile(
 
 def test_back_goes_before_filters_of_another_kind(clsact: Clsact, tracers: Tracers) -> None:
     clsact.add(tracers["one"], pref=10)
-    migrate(clsact)
-    u32(clsact, 10)
-    migrate(clsact, back=True)
+    clsact.migrate()
+    clsact.u32(10)
+    clsact.migrate(back=True)
     assert [each["kind"] for each in clsact.shown()] == ["bpf", "u32", "u32"]
     assert clsact.shown()[0]["pref"] == 9
-    migrate(clsact)
+    clsact.migrate()
     clsact.filter("del", "pref", 10)
-    u32(clsact, 1)
+    clsact.u32(1)
     with pytest.raises(ConflictError, match="no priority is left before u32 pref 1"):
-        migrate(clsact, back=True)
+        clsact.migrate(back=True)
     assert tracers.order(clsact.site) == [1]
 
 
@@ -478,98 +342,15 @@ def test_links_that_were_moved_or_updated_go_back_as_they_are(
 
     clsact.add(tracers["one"], pref=1)
     clsact.add(tracers["two"], pref=2)
-    migrate(clsact)
+    clsact.migrate()
     with entered(clsact.site.ns):
         move(tcx.HOOKS, clsact.site.ifindex, clsact.site.hook, "name:two", Anchor(first=True))
     clsact.site.call("update", "name:one", tracers["three"])
     assert tracers.order(clsact.site) == [2, 3]
-    migrate(clsact, back=True)
+    clsact.migrate(back=True)
     assert tracers.order(clsact.site) == [2, 3]
     assert clsact.ids() == [tracers["two"].id, tracers["three"].id]
     assert clsact.site.ids() == []
-
-
-def killed(clsact: Clsact, *, back: bool) -> None:
-    """Migrate in a process of its own, which dies between the two steps of its first move."""
-    code = f"""
-        import os
-        from netbpf.netlink import filters
-        from netbpf.netns import NetNS, entered
-        from netbpf.tcx import migrate
-        name = "detach" if {back} else "delete"
-        setattr(migrate.Link if {back} else filters, name, lambda *a, **k: os.kill(os.getpid(), 9))
-        with NetNS.from_name({clsact.site.ns.name!r}) as ns, entered(ns):
-            act = migrate.back if {back} else migrate.migrate
-            act({clsact.site.ifindex}, ({clsact.site.hook!r},))
-    """
-    argv = [sys.executable, "-c", textwrap.dedent(code)]
-    done = subprocess.run(argv, check=False, timeout=60, capture_output=True, text=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr
-
-
-def test_the_next_one_ends_what_was_killed(clsact: Clsact, tracers: Tracers) -> None:
-    clsact.add(tracers["one"], pref=1)
-    clsact.add(tracers["two"], pref=2)
-    before = clsact.shown()
-    killed(clsact, back=False)
-    assert tracers.order(clsact.site) == [1, 1, 2], "twice, but not missing"
-    done = migrate(clsact)
-    assert [move.half for move in done.moves] == [True, False]
-    assert [len(move.pins) for move in done.moves] == [1, 1]
-    assert tracers.order(clsact.site) == [1, 2]
-    assert clsact.ids() == []
-    killed(clsact, back=True)
-    assert tracers.order(clsact.site) == [1, 2, 2]
-    done = migrate(clsact, back=True)
-    assert [move.half for move in done.moves] == [False, True]
-    assert clsact.shown() == before
-    assert clsact.site.ids() == []
-    assert clsact.site.own_pins() == []
-
-
-def test_what_was_killed_can_go_the_other_way(clsact: Clsact, tracers: Tracers) -> None:
-    clsact.add(tracers["one"], pref=1)
-    clsact.add(tracers["two"], pref=2)
-    before = clsact.shown()
-    killed(clsact, back=False)
-    migrate(clsact, back=True)
-    assert clsact.shown() == before
-    assert clsact.site.ids() == []
-    migrate(clsact)
-    killed(clsact, back=True)
-    migrate(clsact)
-    assert clsact.shown() == []
-    assert tracers.order(clsact.site) == [1, 2]
-
-
-def test_one_that_hangs_is_not_waited_for_without_end(
-    clsact: Clsact, load: Load, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(migrating, "_PATIENCE", 0.1)
-    clsact.add(load(programs.NEXT))
-    with entered(clsact.site.ns), open("/proc/thread-self/ns/net") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(ConflictError, match="another migration goes on"):
-            migrating.migrate(clsact.site.ifindex)
-    assert len(migrate(clsact).moves) == 1
-
-
-def test_several_at_once(clsact: Clsact, tracers: Tracers) -> None:
-    for pref, name in enumerate(("one", "two", "three"), 1):
-        clsact.add(tracers[name], pref=pref)
-    site = clsact.site
-    argv = [sys.executable, "-m", "netbpf", "tcx", "migrate", "-n", site.ns.name, site.device]
-    for _ in range(2):
-        running = [
-            subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(4)
-        ]
-        assert [process.communicate(timeout=60)[1].count(b"Error") for process in running] == [
-            0
-        ] * 4
-        assert [process.returncode for process in running] == [0] * 4
-        assert tracers.order(site) == [1, 2, 3]
-        argv.append("--back")
-    assert len(clsact.ids()) == 3
 
 
 RECLASSIFY, PIPE, STOLEN, QUEUED, TRAP = 1, 3, 4, 5, 8
@@ -584,10 +365,10 @@ def test_codes_that_mean_something_else_are_warned_of(
     strange = load(code, "strange")
     clsact.add(load(programs.NEXT, "plain"), pref=1)
     clsact.add(strange, pref=2)
-    (warning,) = planned(clsact).warnings
+    (warning,) = clsact.planned().warnings
     assert warning.startswith(f"strange (id:{strange.id}) returns {name}")
     assert "to cls_bpf STOLEN and TRAP end a packet" in warning
-    assert migrate(clsact).warnings == (warning,)
+    assert clsact.migrate().warnings == (warning,)
 
 
 def test_a_program_before_them_that_skips_the_rest_is_warned_of(clsact: Clsact, load: Load) -> None:
@@ -595,11 +376,11 @@ def test_a_program_before_them_that_skips_the_rest_is_warned_of(clsact: Clsact, 
     site.attach(piping, link=False)
     clsact.add(load(programs.DROP, "wall"))
     assert site.drops(), "clsact runs after PIPE"
-    (warning,) = planned(clsact).warnings
+    (warning,) = clsact.planned().warnings
     assert warning.startswith(
         f"piping (id:{piping.id}), which stands before them, returns PIPE (3)"
     )
-    migrate(clsact)
+    clsact.migrate()
     assert site.passes(), "as the warning says: tcx skips the rest of its chain"
 
 
@@ -609,9 +390,9 @@ def test_what_the_warning_says_of_stolen_packets_is_so(
 ) -> None:
     clsact.add(load(code))
     assert clsact.site.drops()
-    migrate(clsact)
+    clsact.migrate()
     assert clsact.site.passes()
-    migrate(clsact, back=True)
+    clsact.migrate(back=True)
     assert clsact.site.drops()
 
 
@@ -620,5 +401,5 @@ def test_what_the_warning_says_of_other_codes_is_so(clsact: Clsact, load: Load, 
     clsact.add(load(code), pref=1)
     clsact.add(load(programs.DROP), pref=2)
     assert clsact.site.drops(), "cls_bpf goes on to the next filter"
-    migrate(clsact)
+    clsact.migrate()
     assert clsact.site.passes(), "tcx skips the rest of its chain"

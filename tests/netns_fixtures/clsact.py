@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from netbpf.bpf.prog import Program
+from netbpf.netns import entered
+from netbpf.tcx import migrate
+from netbpf.tcx.migrate import Migration
 from tests.netns_fixtures import namespaces
 from tests.netns_fixtures.hooks import Site
 
@@ -73,6 +76,24 @@ class Clsact:
     def ids(self) -> list[int]:
         """The ids of the programs of cls_bpf filters, as tc lists them."""
         return [each["prog"]["id"] for each in self.shown() if each["kind"] == "bpf"]
+
+    def u32(self, pref: int) -> None:
+        """A filter of another kind than cls_bpf, which matches no packet of a test."""
+        words = ["protocol", "ip", "pref", pref, "u32", "match", "ip", "dst", "192.0.2.9/32"]
+        self.filter("add", *words, "classid", "1:1")
+
+    def migrate(self, *, back: bool = False) -> Migration:
+        """Migrate what is at the hook."""
+        with entered(self.site.ns):
+            act = migrate.back if back else migrate.migrate
+            (done,) = act(self.site.ifindex, (self.site.hook,))
+        return done
+
+    def planned(self, *, back: bool = False) -> Migration:
+        """What `migrate` would do."""
+        with entered(self.site.ns):
+            (found,) = migrate.plan(self.site.ifindex, (self.site.hook,), back=back)
+        return found
 
 
 @contextmanager
