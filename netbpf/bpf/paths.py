@@ -33,6 +33,7 @@ from netbpf.bpf.state import (
 )
 
 REDIRECT, REDIRECT_NEIGH, REDIRECT_PEER = 23, 152, 155
+BPF_F_INGRESS = 1
 TC_ACT_SHOT, TC_ACT_REDIRECT = 2, 7
 
 # Helpers that call a function of the program, which may write to its caller's stack:
@@ -381,8 +382,12 @@ class _Run:
 def _helper_returns(at: int, number: int, regs: list[Value]) -> tuple[Value, ...]:
     """What a helper may return: net/core/filter.c has these return a verdict."""
     redirected, refused = Known(TC_ACT_REDIRECT, at), Known(TC_ACT_SHOT, at)
-    if number in (REDIRECT, REDIRECT_PEER):
+    if number == REDIRECT_PEER:
         return (redirected,) if _is_zero(regs[2]) else (redirected, refused)
+    if number == REDIRECT:
+        flags = regs[2]
+        plain = isinstance(flags, Known) and flags.value in (0, BPF_F_INGRESS)
+        return (redirected,) if plain else (redirected, refused)
     if number == REDIRECT_NEIGH:
         plain = _is_zero(regs[3]) and _is_zero(regs[4])
         return (redirected,) if plain else (redirected, refused)

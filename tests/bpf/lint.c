@@ -173,6 +173,12 @@ int redirect_peer(struct __sk_buff *skb)
 }
 
 SEC("tc")
+int redirect_in(struct __sk_buff *skb)
+{
+	return bpf_redirect(target, BPF_F_INGRESS);
+}
+
+SEC("tc")
 int sk_assign(struct __sk_buff *skb)
 {
 	struct bpf_sock_tuple tuple = {};

@@ -81,6 +81,7 @@ def codes(path: Path, name: str, **variables: object) -> list[int]:
         ("correlated", [-1, 0]),
         ("checked", [7]),
         ("redirect_peer", [7]),
+        ("redirect_in", [7]),
         ("sk_assign", [0]),
     ],
 )
@@ -235,6 +236,23 @@ def test_the_built_in_programs_are_clean(name: str, hook: Hook) -> None:
                 EXIT,
             ],
             [],
+        ),
+        # Two conditions that belong together: where r6 is 4, r7 is 1, and then it is not returned.
+        (
+            [
+                (0xB7, 6, 0, 0, 0),
+                (0xB7, 7, 0, 0, 0),
+                (0x55, 1, 0, 2, 7),
+                (0xB7, 6, 0, 0, 4),
+                (0xB7, 7, 0, 0, 1),
+                (0x85, 0, 0, 0, 39),
+                (0x55, 7, 0, 2, 0),
+                (0xBF, 0, 6, 0, 0),
+                EXIT,
+                ret(-1),
+                EXIT,
+            ],
+            [-1, 0],
         ),
         # A tail call may come back, with nothing in r0.
         ([ret(4), (0x85, 0, 0, 0, 12), EXIT], []),
