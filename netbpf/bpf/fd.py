@@ -6,7 +6,10 @@ import fcntl
 import os
 import warnings
 from types import TracebackType
-from typing import Self
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Self
 
 # What /proc/PID/fd/N points to, by kind (kernel/bpf/syscall.c: anon_inode_getfd).
 ANON_INODES = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import secrets
 import stat
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
@@ -261,7 +260,7 @@ def remove_exactly(pin: Pin) -> bool:
     if not _same(_held(pin.path), pin):
         return False
     folder = os.path.dirname(pin.path)
-    aside = f"{folder}/netbpf-going-{secrets.token_hex(8)}"
+    aside = f"{folder}/netbpf-going-{os.urandom(8).hex()}"
     with uninterrupted():
         try:
             os.rename(pin.path, aside)

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import ctypes
 import os
-from typing import Any, TypeVar
 
 from netbpf import libc
 from netbpf.bpf import uapi
 from netbpf.bpf.macros import BPF_OBJ_NAME_LEN
 
-Info = TypeVar("Info", bound=ctypes.Structure)
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeVar
+
+    Info = TypeVar("Info", bound=ctypes.Structure)
 
 
 def _address(buffer: Any) -> int:
