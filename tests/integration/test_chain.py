@@ -1,4 +1,8 @@
-"""Chains on every kind of hook: what the calls change is seen in the packets."""
+"""Chains on every kind of hook: what the calls change is seen in the packets.
+
+Places and orders are in test_opts_order.py, refusals in test_opts_refused.py, links that lose their
+device in test_links_life.py.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,11 @@ import errno
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from netbpf import Program, loader
-from netbpf.bpf import prog, uapi
 from netbpf.bpf.link import Link
 from netbpf.errors import (
     AmbiguousError,
@@ -35,45 +37,6 @@ def tracers(compiled: Callable[[str], Path]) -> Iterator[Tracers]:
         yield Tracers(obj)
 
 
-@pytest.fixture
-def links() -> Iterator[ExitStack]:
-    """Closes the links that a test hands it."""
-    with ExitStack() as stack:
-        yield stack
-
-
-def test_order_by_before_and_after(site: Site, tracers: Tracers, links: ExitStack) -> None:
-    two = site.attach(tracers["two"])
-    links.enter_context(two.link or pytest.fail("no link"))
-    assert two.position == 0
-    assert tracers.order(site) == [2]
-
-    one = site.attach(tracers["one"], before="name:two")
-    links.enter_context(one.link or pytest.fail("no link"))
-    assert one.position == 0
-    assert tracers.order(site) == [1, 2]
-
-    three = site.attach(tracers["three"], after=tracers["one"], link=False)
-    assert (three.position, three.link) == (1, None)
-    assert tracers.order(site) == [1, 3, 2]
-
-    site.call("detach", "name:three")
-    assert tracers.order(site) == [1, 2]
-    three = site.attach(tracers["three"], before=two.link)
-    links.enter_context(three.link or pytest.fail("no link"))
-    assert tracers.order(site) == [1, 3, 2]
-
-
-@pytest.mark.parametrize("link", [True, False])
-def test_first_and_last(site: Site, tracers: Tracers, links: ExitStack, link: bool) -> None:
-    for name, where in (("one", {}), ("two", {"first": True}), ("three", {"last": True})):
-        placed = site.attach(tracers[name], link=link, **where)
-        if placed.link is not None:
-            links.enter_context(placed.link)
-    assert tracers.order(site) == [2, 1, 3]
-    assert site.ids() == [tracers[name].id for name in ("two", "one", "three")]
-
-
 def test_drop_first_stops_traffic_and_update_brings_it_back(site: Site, load: Load) -> None:
     with load(programs.NEXT, "follower") as follower, load(programs.DROP, "wall") as wall:
         with site.attach(follower).link or pytest.fail("no link"):
@@ -90,24 +53,6 @@ def test_drop_first_stops_traffic_and_update_brings_it_back(site: Site, load: Lo
                 assert link.info().prog_id == gap.id
             assert site.ids() == [follower.id], "a closed link takes its program along"
         assert site.ids() == []
-
-
-def test_replace_a_program_in_its_place(site: Site, tracers: Tracers) -> None:
-    for name in ("one", "two"):
-        site.attach(tracers[name], link=False)
-    placed = site.attach(tracers["three"], replace="name:one", link=False)
-    assert placed.position == 0
-    assert tracers.order(site) == [3, 2]
-
-
-def test_replace_only_where_it_stands(site: Site, tracers: Tracers) -> None:
-    for name in ("one", "two"):
-        site.attach(tracers[name], link=False)
-    with pytest.raises(BpfError) as caught:
-        site.attach(tracers["three"], replace="name:two", before="name:one", link=False)
-    assert caught.value.errno == errno.ERANGE
-    site.attach(tracers["three"], replace="name:one", before="name:two", link=False)
-    assert tracers.order(site) == [3, 2]
 
 
 def test_update_of_a_bare_program(site: Site, tracers: Tracers) -> None:
@@ -159,20 +104,6 @@ def test_an_empty_chain_can_be_expected(site: Site, load: Load) -> None:
     assert site.attach(one, link=False, expected_revision=0).position == 0
 
 
-def test_a_program_can_be_there_once(site: Site, load: Load) -> None:
-    one, two = load(programs.NEXT, "one"), load(programs.NEXT, "two")
-    site.attach(two, link=False)
-    site.attach(one, link=False)
-    for link in (True, False):
-        with pytest.raises(BpfError) as caught:
-            site.attach(one, link=link)
-        assert caught.value.errno == errno.EEXIST
-        assert "already in the chain at position 1" in str(caught.value)
-    with pytest.raises(BpfError, match="already in the chain at position 0"):
-        site.call("update", one, two)
-    assert site.ids() == [two.id, one.id]
-
-
 def test_a_chain_holds_63(site: Site, load: Load) -> None:
     many = [load(programs.NEXT, f"p{number}") for number in range(64)]
     for number, each in enumerate(many[:63]):
@@ -184,16 +115,6 @@ def test_a_chain_holds_63(site: Site, load: Load) -> None:
     assert site.passes()
     site.call("detach", many[30])
     assert site.attach(many[63], after=many[29], link=False).position == 30
-
-
-def test_a_links_place_is_the_links(site: Site, load: Load) -> None:
-    one, two = load(programs.NEXT, "one"), load(programs.NEXT, "two")
-    with site.attach(one).link or pytest.fail("no link"):
-        with pytest.raises(BpfError) as caught:
-            site.attach(two, replace=one, link=False)
-        assert caught.value.errno == errno.EBUSY
-        assert "a link owns that place" in str(caught.value)
-        assert site.ids() == [one.id]
 
 
 def test_detach_takes_what_was_named(site: Site, load: Load) -> None:
@@ -241,15 +162,6 @@ def test_relative_to_a_pin(site: Site, load: Load, bpffs: Path) -> None:
         time.sleep(0.01)
 
 
-def test_wrong_program_type(site: Site) -> None:
-    with prog.load(uapi.BPF_PROG_TYPE_XDP, programs.returning(2), name="an_xdp") as an_xdp:
-        for link in (True, False):
-            with pytest.raises(BpfError) as caught:
-                site.attach(an_xdp, link=link)
-            assert caught.value.code == "wrong_program_type"
-            assert "an_xdp is of type xdp" in str(caught.value)
-
-
 def test_no_such_device(site: Site, load: Load) -> None:
     one = load(programs.NEXT, "one")
     with entered(site.ns), pytest.raises(NotFoundError, match="no device ifindex 9999"):
@@ -278,19 +190,6 @@ def test_no_such_hook(site: Site) -> None:
 def test_a_link_cannot_replace(site: Site, load: Load) -> None:
     with pytest.raises(ValueError, match="BPF_LINK_CREATE takes no BPF_F_REPLACE"):
         site.attach(load(programs.NEXT, "one"), replace="name:x", link=True)
-
-
-def test_device_gone_leaves_a_defunct_link(site: Site, load: Load) -> None:
-    one = load(programs.NEXT, "one")
-    with site.attach(one).link or pytest.fail("no link") as link:
-        from tests.netns_fixtures.namespaces import run
-
-        run(site.ns, ["ip", "link", "del", site.device])
-        assert link.info().defunct
-        with pytest.raises(BpfError) as caught:
-            link.update(load(programs.NEXT, "two"))
-        assert caught.value.errno == errno.ENOLINK
-        link.detach()
 
 
 def test_what_was_read_is_what_is_changed(site: Site, load: Load) -> None:
