@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from netbpf.netlink import filters
 from netbpf.netns import entered
 from netbpf.tcx import migrate as migrating
 from tests.netns_fixtures import clsact as tc
-from tests.netns_fixtures import hooks, programs
+from tests.netns_fixtures import hooks, namespaces, programs
 from tests.netns_fixtures.clsact import Clsact
 from tests.netns_fixtures.hooks import Tracers
 
@@ -260,3 +261,52 @@ def test_several_at_once(clsact: Clsact, tracers: Tracers) -> None:
         assert tracers.order(site) == [1, 2, 3]
         argv.append("--back")
     assert len(clsact.ids()) == 3
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "needed"),
+    [
+        ("-all", "CAP_NET_ADMIN"),
+        ("-sys_admin", "CAP_SYS_ADMIN"),
+        ("-net_admin", "CAP_NET_ADMIN"),
+    ],
+)
+@pytest.mark.parametrize("back", [False, True], ids=["forth", "back"])
+def test_whoever_may_not_is_told_and_changes_nothing(
+    clsact: Clsact, load: Load, capabilities: str, needed: str, back: bool
+) -> None:
+    clsact.add(load(programs.NEXT))
+    if back:
+        clsact.migrate()
+    shown, ids, marks = clsact.shown(), clsact.site.ids(), marks_of(clsact)
+    argv = ["setpriv", f"--bounding-set={capabilities}", sys.executable, "-m", "netbpf", "-j"]
+    argv += ["tcx", "migrate", clsact.site.device, *(["--back"] if back else [])]
+    done = namespaces.run(clsact.site.ns, argv, check=False)
+    error = json.loads(done.stdout)["error"]
+    assert (done.returncode, error["errno"]) == (4, "EPERM"), error
+    assert needed in error["hint"]
+    assert (clsact.shown(), clsact.site.ids(), marks_of(clsact)) == (shown, ids, marks)
+
+
+def test_a_signal_comes_when_all_is_done(clsact: Clsact, tracers: Tracers) -> None:
+    for pref, name in enumerate(("one", "two", "three"), 1):
+        clsact.add(tracers[name], pref=pref)
+    site = clsact.site
+    for back in (False, True):
+        code = f"""
+            import os, signal, sys
+            from netbpf.tcx import migrate
+            real = migrate._Mover.{"to_clsact" if back else "to_tcx"}
+            def interrupted(*words):
+                os.kill(os.getpid(), signal.SIGINT)
+                return real(*words)
+            setattr(migrate._Mover, real.__name__, interrupted)
+            from netbpf.cli.main import main
+            sys.exit(main(sys.argv[1:]))
+        """
+        argv = [sys.executable, "-c", textwrap.dedent(code), "tcx", "migrate", site.device]
+        done = namespaces.run(site.ns, [*argv, *(["--back"] if back else [])], check=False)
+        assert done.returncode in (0, 130), done.stderr
+        assert len(clsact.ids()) == (3 if back else 0)
+        assert len(site.ids()) == (0 if back else 3)
+        assert tracers.order(site) == [1, 2, 3]
