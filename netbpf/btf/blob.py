@@ -6,14 +6,15 @@ import struct
 import sys
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from netbpf.btf import types as t
 from netbpf.btf.errors import BtfFormatError
+from netbpf.btf.header import Header, read_header
 
-MAGIC = 0xEB9F
-_HEADER = 24
 _MAX_DEPTH = 64
+# The kernel takes names of 511 bytes; without a limit a hostile blob that names the tails of one
+# long string fills the memory.
+_MAX_NAME = 4096
 
 # How many 32-bit words stand after the three that each type has: fixed ones, and per element.
 _FIXED = {t.KIND_INT: 1, t.KIND_ARRAY: 3, t.KIND_VAR: 1, t.KIND_DECL_TAG: 1}
@@ -25,51 +26,6 @@ _PER_ELEMENT = {
     t.KIND_DATASEC: 3,
     t.KIND_ENUM64: 3,
 }
-
-
-@dataclass(slots=True, frozen=True)
-class Header:
-    """The header of a BTF blob; ``types`` and ``strings`` are (start, length) in the blob."""
-
-    byteorder: str
-    length: int
-    types: tuple[int, int]
-    strings: tuple[int, int]
-    layout: tuple[int, int]
-
-
-def read_header(data: bytes | memoryview) -> Header:
-    """Read and check the header of a blob.
-
-    :raises BtfFormatError: it is no BTF, or its parts lie outside of it.
-    """
-    if len(data) < _HEADER:
-        raise BtfFormatError(f"{len(data)} bytes are too few for a BTF header")
-    for prefix in "<>":
-        magic, version, _flags, length = struct.unpack_from(prefix + "HBBI", data)
-        if magic == MAGIC:
-            break
-    else:
-        raise BtfFormatError("no BTF magic number at the start")
-    if version != 1:
-        raise BtfFormatError(f"BTF version {version} is not known")
-    if not _HEADER <= length <= len(data):
-        raise BtfFormatError(f"header length {length} is impossible")
-    type_off, type_len, str_off, str_len = struct.unpack_from(prefix + "4I", data, 8)
-    # Linux 7.1 and later: a layout section that tells the sizes of every kind.
-    layout_off, layout_len = struct.unpack_from(prefix + "2I", data, 24) if length >= 32 else (0, 0)
-    parts = []
-    for what, offset, size in (
-        ("type", type_off, type_len),
-        ("string", str_off, str_len),
-        ("layout", layout_off, layout_len),
-    ):
-        if length + offset + size > len(data):
-            raise BtfFormatError(f"the {what} section ends outside of the blob")
-        parts.append((length + offset, size))
-    if type_off % 4 or type_len % 4:
-        raise BtfFormatError("the type section is not aligned to four bytes")
-    return Header("little" if prefix == "<" else "big", length, parts[0], parts[1], parts[2])
 
 
 class _Steps(dict[int, int]):
@@ -141,6 +97,7 @@ class Btf:
         self._offsets = self._walk() if offsets is None else offsets
         self._names: array[int] | None = None
         self._cache: dict[int, t.Type] = {0: t.Void()}
+        self._read_names: dict[int, str] = {0: ""}
 
     @classmethod
     def parse(
@@ -211,6 +168,16 @@ class Btf:
         if end < 0:
             raise BtfFormatError(f"string offset {offset} lies outside of the string section")
         return self._strings[at:end].decode("utf-8", "surrogateescape")
+
+    def _name(self, offset: int) -> str:
+        # The names of types and members: a few are used by many.
+        found = self._read_names.get(offset)
+        if found is None:
+            found = self.string(offset)
+            if len(found) > _MAX_NAME:
+                raise BtfFormatError(f"the name at string offset {offset} is too long")
+            self._read_names[offset] = found
+        return found
 
     def type(self, type_id: int) -> t.Type:
         """The type with this id.
@@ -335,7 +302,7 @@ class Btf:
         kind = info >> 24 & 0x7F
         vlen = info & 0xFFFFFF
         flag = bool(info >> 31)
-        name = self.string(name_off)
+        name = self._name(name_off)
         at += 3
         if kind == t.KIND_INT:
             word = words[at]
@@ -347,7 +314,7 @@ class Btf:
         if kind in (t.KIND_STRUCT, t.KIND_UNION):
             members = tuple(
                 t.Member(
-                    self.string(words[i]),
+                    self._name(words[i]),
                     words[i + 1],
                     words[i + 2] & 0xFFFFFF if flag else words[i + 2],
                     words[i + 2] >> 24 if flag else 0,
@@ -357,7 +324,7 @@ class Btf:
             return (t.Struct if kind == t.KIND_STRUCT else t.Union)(name, third, members)
         if kind == t.KIND_ENUM:
             values = tuple(
-                (self.string(words[i]), _signed(words[i + 1], 32) if flag else words[i + 1])
+                (self._name(words[i]), _signed(words[i + 1], 32) if flag else words[i + 1])
                 for i in range(at, at + 2 * vlen, 2)
             )
             # The flag is younger (Linux 6.0) than signed values: in older blobs a negative value
@@ -366,7 +333,7 @@ class Btf:
         if kind == t.KIND_ENUM64:
             wide = tuple(
                 (
-                    self.string(words[i]),
+                    self._name(words[i]),
                     _signed(words[i + 1] | words[i + 2] << 32, 64)
                     if flag
                     else words[i + 1] | words[i + 2] << 32,
@@ -376,7 +343,7 @@ class Btf:
             return t.Enum(name, third, flag, wide, t.KIND_ENUM64)
         if kind == t.KIND_FUNC_PROTO:
             params = tuple(
-                (self.string(words[i]), words[i + 1]) for i in range(at, at + 2 * vlen, 2)
+                (self._name(words[i]), words[i + 1]) for i in range(at, at + 2 * vlen, 2)
             )
             return t.FuncProto(third, params)
         if kind == t.KIND_DATASEC:

@@ -6,8 +6,9 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from netbpf.btf.blob import MAGIC, Btf
+from netbpf.btf.blob import Btf
 from netbpf.btf.errors import BtfFormatError
+from netbpf.btf.header import MAGIC
 
 FUNC_INFO_SIZE = 8
 LINE_INFO_SIZE = 16
