@@ -34,6 +34,8 @@ BPF_CHANGES = {
 
 IN_LAB = "NETBPF_LAB" in os.environ
 
+BY = ["--link"] if IN_LAB else ["--link", "--no-link"]
+
 
 def killed_before(step: int, *arguments: object) -> bool:
     """Run a command line in a process of its own, which ends right before its step of that number.
@@ -188,16 +190,20 @@ def exchanged(before: Look, after: Look) -> bool:
     )
 
 
-def test_attach(scene: Scene) -> None:
-    steps, complete = scene.sweep(lambda: scene.run("attach", "builtin:count"), linked)
+def bare(before: Look, after: Look) -> bool:
+    """One more, by itself."""
+    return (
+        after.progs[:-1] == before.progs
+        and after.links == (*before.links, None)
+        and after.pins == before.pins
+    )
+
+
+@pytest.mark.parametrize("by", BY)
+def test_attach(scene: Scene, by: str) -> None:
+    done = linked if by == "--link" else bare
+    steps, complete = scene.sweep(lambda: scene.run("attach", "builtin:count", by), done)
     assert 1 <= complete <= steps
-
-
-def test_attach_the_program_itself(scene: Scene) -> None:
-    def one_more(before: Look, after: Look) -> bool:
-        return after.progs[:-1] == before.progs and after.links == (None, None)
-
-    scene.sweep(lambda: scene.run("attach", "builtin:next", "--no-link"), one_more)
 
 
 def test_attach_with_a_pin_elsewhere(scene: Scene, bpffs: Path) -> None:
@@ -217,7 +223,7 @@ def test_attach_with_a_pin_elsewhere(scene: Scene, bpffs: Path) -> None:
     scene.sweep(arguments, one_more)
 
 
-@pytest.mark.parametrize("by", ["--link", "--no-link"])
+@pytest.mark.parametrize("by", BY)
 def test_update(scene: Scene, by: str) -> None:
     def arguments() -> list[object]:
         scene.attach("builtin:next", by)
@@ -231,7 +237,7 @@ STRAY = pytest.mark.xfail(
 )
 
 
-@pytest.mark.parametrize("by", [pytest.param("--link", marks=STRAY), "--no-link"])
+@pytest.mark.parametrize("by", [pytest.param("--link", marks=STRAY), *BY[1:]])
 def test_detach(scene: Scene, by: str) -> None:
     def arguments() -> list[object]:
         scene.attach("builtin:next", by)
@@ -252,7 +258,7 @@ def test_link_detach(scene: Scene) -> None:
 @pytest.mark.xfail(
     strict=True, reason="what a killed move leaves behind is not cleared by the next"
 )
-@pytest.mark.parametrize("by", ["--link", "--no-link"])
+@pytest.mark.parametrize("by", BY)
 def test_move(scene: Scene, by: str) -> None:
     """The kernel has no move: between two exchanges, microseconds, the program runs nowhere.
 
