@@ -1,4 +1,4 @@
-"""The C library calls that Python does not offer: bpf(2), setns, unshare, mount, statfs.
+"""The C library calls that Python does not offer: bpf(2), setns, unshare, mount, statfs, mmap.
 
 Every function raises plain OSError with the errno the kernel gave.
 """
@@ -33,6 +33,19 @@ MS_PRIVATE = 1 << 18
 MS_SLAVE = 1 << 19
 MS_SHARED = 1 << 20
 MNT_DETACH = 2
+
+_PROT_READ = 1
+_MAP_PRIVATE = 2
+_mmap = _libc.mmap
+_mmap.restype = ctypes.c_void_p
+_mmap.argtypes = [
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_long,
+]
 
 
 class _Statfs(ctypes.Structure):
@@ -99,3 +112,14 @@ def filesystem_type(path: str) -> int:
     if _libc.statfs(os.fsencode(path), ctypes.byref(buffer)) < 0:
         raise _fail(path)
     return int(buffer.f_type) & 0xFFFFFFFF
+
+
+def map_forever(fd: int, size: int) -> memoryview:
+    """The first ``size`` bytes of a file, mapped to be read for as long as the process lives.
+
+    Python's own mmap keeps a descriptor open for it.
+    """
+    address = _mmap(None, size, _PROT_READ, _MAP_PRIVATE, fd, 0)
+    if address is None or address == ctypes.c_void_p(-1).value:
+        raise _fail()
+    return memoryview((ctypes.c_ubyte * size).from_address(address)).cast("B").toreadonly()
