@@ -246,3 +246,57 @@ def test_nobody_loses_what_is_theirs(site: Site, load: Load) -> None:
     assert site.passes()
     # No change was lost, and none was made that nobody asked for.
     assert site.chain().revision >= start + 2 * len(FINALS) * rounds
+
+
+class Guarded(CommandLine):
+    """Changes the chain only at the revision that was looked at; counts what was done."""
+
+    def __init__(self, *args: Any, commands: bool = False) -> None:
+        super().__init__(*args)
+        self.commands, self.there = commands, False
+
+    def round(self) -> None:
+        for _ in range(TRIES):
+            revision = self.site.chain().revision
+            if self.change(revision):
+                self.there = not self.there
+                self.tally.moved += 1
+                return
+        raise AssertionError(f"in conflict {TRIES} times")
+
+    def change(self, revision: int) -> bool:
+        if self.commands:
+            guard = ["--expected-revision", str(revision)]
+            return (
+                self.run("detach", *guard)
+                if self.there
+                else self.run("attach", "--no-link", *guard)
+            )
+        try:
+            if self.there:
+                self.site.call("detach", self.prog, expected_revision=revision)
+            else:
+                self.site.attach(self.prog, link=False, expected_revision=revision)
+        except StaleRevisionError:
+            self.tally.conflicts += 1
+            return False
+        return True
+
+
+def test_a_guarded_change_is_made_to_the_chain_that_was_seen(site: Site, load: Load) -> None:
+    """Each success is one revision: nobody changed what somebody else had changed meanwhile."""
+    left, right = load(programs.NEXT, "left"), load(programs.NEXT, "right")
+    for each in (left, right):
+        site.attach(each, link=False)
+    rounds = 4 if "NETBPF_LAB" in os.environ else 10
+    with ExitStack() as stack:
+        workers = [Guarded(site, number, left, right, commands=number == 0) for number in range(4)]
+        for worker in workers:
+            stack.enter_context(worker.prog)
+        start = site.chain().revision
+        parts = [partial(run, worker, rounds, "gone") for worker in workers]
+        tallies = [Tally(**tally) for tally in at_once(parts)]
+    assert not any(tally.errors for tally in tallies), tallies
+    assert [tally.moved for tally in tallies] == [rounds] * 4
+    assert site.chain().revision == start + 4 * rounds
+    assert site.ids() == [left.id, right.id]

@@ -330,3 +330,14 @@ def refused(stage: Stage, number: int, request: Request) -> None:
     assert errno.errorcode[caught.value.errno or 0] == errno.errorcode[number]
     assert stage.raw.query() == before, "a refusal changes nothing, the revision included"
     assert before.progs == [stage.one.id, stage.two.id, stage.three.id]
+
+
+def test_what_is_replaced_is_named_by_descriptor_only(stage: Stage) -> None:
+    # The flag BPF_F_ID is for the relative one. The id is taken for a descriptor, which there
+    # is not, or which is something else.
+    with pytest.raises(OSError) as caught:
+        stage.raw.attach(stage.spare, REPLACE, replace=stage.one.id)
+    assert caught.value.errno in (errno.EBADF, errno.EINVAL)
+    with pytest.raises(OSError) as caught:
+        stage.raw.attach(stage.spare, REPLACE | ID, replace=stage.one)
+    assert caught.value.errno == errno.ENOENT, "with the flag, a relative one of id 0"
