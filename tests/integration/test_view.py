@@ -340,3 +340,21 @@ def test_more_than_there_is_room_for(
     with entered(site.ns):
         found = Asker().chain(site.ifindex, site.hooks.hook(site.hook).attach_type)
     assert found[1] == [prog.id for prog in loaded]
+
+
+def test_the_quick_way_says_the_same(tcx_site: Site, load: Load) -> None:
+    """`tcx show --json` passes by the parser, which has the same to say."""
+    placed = tcx_site.attach(load(NEXT))
+    assert placed.link is not None
+    with placed.link, entered(tcx_site.ns):
+        for names in ([], [tcx_site.device], [tcx_site.device, "egress"]):
+            quick = process("tcx", "show", *names, "--json")
+            parsed = process("tcx", "show", "--json", "--", *names)
+            assert (quick.returncode, quick.stderr) == (0, "")
+            assert quick.stdout == parsed.stdout
+        for names, status in ((["nosuchdev"], 1), ([tcx_site.device, "primary"], 2)):
+            quick = process("tcx", "show", *names, "-j")
+            parsed = process("tcx", "show", "-j", "--", *names)
+            assert (quick.returncode, parsed.returncode) == (status, status)
+            assert quick.stdout == parsed.stdout
+            assert "error" in json.loads(quick.stdout)

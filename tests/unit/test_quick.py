@@ -1,0 +1,85 @@
+"""The way around the parser: only what it is for, light, and errors told by the parser's way."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from netbpf.cli import chain_view, quick
+from netbpf.cli.settings import settings
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str | None, str | None]]:
+    calls: list[tuple[str | None, str | None]] = []
+    monkeypatch.setattr(chain_view, "show_tcx", lambda *names: calls.append(names))
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("line", "names"),
+    [
+        ("tcx show --json", (None, None)),
+        ("-j tcx show", (None, None)),
+        ("--json tcx show eth0", ("eth0", None)),
+        ("tcx show eth0 ingress -j", ("eth0", "ingress")),
+        ("tcx -j show eth0 --json", ("eth0", None)),
+    ],
+)
+def test_what_it_is_for(
+    line: str, names: tuple[str | None, str | None], shown: list[tuple[str | None, str | None]]
+) -> None:
+    try:
+        assert quick.ran(line.split())
+        assert settings.json
+    finally:
+        settings.reset()
+    assert shown == [names]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "--json",
+        "tcx show",
+        "tcx show eth0",
+        "tcx show --json --help",
+        "tcx show --json -n ns",
+        "-n ns tcx show --json",
+        "tcx show --json --all-netns",
+        "tcx show --json --stats",
+        "tcx show --json -- eth0",
+        "tcx show --json a b c",
+        "netkit show --json",
+        "tcx --json",
+    ],
+)
+def test_the_rest_is_the_parsers(line: str, shown: list[tuple[str | None, str | None]]) -> None:
+    assert not quick.ran(line.split())
+    assert (shown, settings.json) == ([], False)
+
+
+def test_errors_are_the_parsers(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise ValueError("no")
+
+    monkeypatch.setattr(chain_view, "show_tcx", refuse)
+    assert not quick.ran(["tcx", "show", "--json"])
+    assert not settings.json
+
+
+def test_it_is_light() -> None:
+    heavy = ["typing", "dataclasses", "inspect", "socket", "typer", "rich", "pyroute2"]
+    code = (
+        "import sys\n"
+        "import netbpf.__main__, netbpf.cli.quick, netbpf.cli.chain_view\n"
+        "import netbpf.plumbing.packet_path\n"
+        f"print(*[name for name in {heavy!r} if name in sys.modules])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.split() == []
