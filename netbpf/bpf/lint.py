@@ -58,8 +58,10 @@ def findings(program: Program | Code, hook: Hook) -> tuple[Finding, ...]:
     """What does not work in ``program`` at ``hook``, by instruction; nothing where it is not known.
 
     Takes a loaded program, or the code of one (of an object file: ``netbpf.loader.code``). The
-    instructions of a loaded program are told to CAP_PERFMON or CAP_SYS_ADMIN only; to others there
-    is nothing to find.
+    instructions of a loaded program are told to CAP_BPF only, its constants to CAP_SYS_ADMIN and
+    its helpers to CAP_SYSLOG; without them there is less to find, and never more.
+
+    :raises BpfError: the kernel refused to tell anything.
     """
     if isinstance(program, Program):
         from netbpf.bpf import xlated

@@ -55,7 +55,7 @@ def code(program: Program) -> Code:
             again.line_info = ctypes.addressof(records)
         syscall.obj_get_info(program.fileno(), again)
     except OSError as error:
-        raise refused("read a program's instructions", error, "CAP_PERFMON") from error
+        raise refused("read a program's instructions", error, "CAP_BPF") from error
     # Whoever may not see the instructions is told 0 here.
     if not again.xlated_prog_insns:
         return Code(_name(raw), ())
