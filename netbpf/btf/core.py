@@ -149,10 +149,11 @@ def _calculate(kind: int, local: Spec, target: Spec | None) -> Resolution:
     assert kind in FIELD_KINDS
     if kind == FIELD_EXISTS:
         return Resolution(1, int(target is not None))
-    ours = _field_value(kind, local)
+    order = local.btf.byteorder
+    ours = _field_value(kind, local, order)
     if target is None:
         return Resolution(ours.number, 0, poison=True, validate=ours.validate)
-    theirs = _field_value(kind, target)
+    theirs = _field_value(kind, target, order)
     return Resolution(
         ours.number,
         theirs.number,
@@ -195,7 +196,7 @@ def _enum_value(spec: Spec) -> int:
     return value & _U64
 
 
-def _field_value(kind: int, spec: Spec) -> _Value:
+def _field_value(kind: int, spec: Spec, byteorder: str) -> _Value:
     step = spec.steps[-1]
     btf = spec.btf
     if step.name is None:
@@ -229,7 +230,7 @@ def _field_value(kind: int, spec: Spec) -> _Value:
     if kind == FIELD_RSHIFT_U64:
         return _Value(64 - bits & _U32)
     assert kind == FIELD_LSHIFT_U64
-    if btf.byteorder == "little":
+    if byteorder == "little":
         shift = 64 - (offset + bits - start * 8)
     else:
         shift = (8 - size) * 8 + (offset - start * 8)
