@@ -143,8 +143,10 @@ class Reader:
             devices = [listing.Listed(ifindex_of(device), device, True)]
         try:
             clsact = listing.with_clsact()
-        except OSError:
-            # A kernel that knows no qdiscs has no filters either.
+        except OSError as error:
+            # A kernel without qdiscs has no filters either.
+            if error.errno != errno.EOPNOTSUPP:
+                raise
             clsact = set()
         names = list(hooks)
         found = []
