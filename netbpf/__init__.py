@@ -1,8 +1,9 @@
 """Linux network plumbing with BPF: the public names, each loaded when it is first used.
 
 ``netbpf.netkit`` and ``netbpf.netns`` make devices and namespaces, ``netbpf.loader`` loads object
-files, ``netbpf.tcx`` and ``netbpf.netkit`` attach programs and order them. Functions take an
-ifindex and act in the network namespace where the calling thread stands.
+files, ``netbpf.tcx`` and ``netbpf.netkit`` attach programs, order them and run packets through
+them; ``netbpf.captures`` reads and writes packets. Functions take an ifindex and act in the network
+namespace where the calling thread stands.
 """
 
 from __future__ import annotations
@@ -12,16 +13,18 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from netbpf import loader, netkit, netns, progs, tcx
+    from netbpf import captures, loader, netkit, netns, progs, tcx
     from netbpf.bpf.chain import Chain, Entry
     from netbpf.bpf.link import Link
     from netbpf.bpf.map import Map
     from netbpf.bpf.mprog import Placed, Removed
     from netbpf.bpf.prog import Program
     from netbpf.bpf.ref import Ref
+    from netbpf.bpf.test_run import RunResult, SkbContext, XdpContext
     from netbpf.errors import (
         AmbiguousError,
         BpfError,
+        CaptureError,
         ConflictError,
         KernelError,
         NetbpfError,
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "AmbiguousError": "netbpf.errors",
     "BpfError": "netbpf.errors",
+    "CaptureError": "netbpf.errors",
     "Chain": "netbpf.bpf.chain",
     "ConflictError": "netbpf.errors",
     "Entry": "netbpf.bpf.chain",
@@ -53,10 +57,13 @@ _HOMES = {
     "Program": "netbpf.bpf.prog",
     "Ref": "netbpf.bpf.ref",
     "Removed": "netbpf.bpf.mprog",
+    "RunResult": "netbpf.bpf.test_run",
+    "SkbContext": "netbpf.bpf.test_run",
     "StaleRevisionError": "netbpf.errors",
     "VerifierError": "netbpf.errors",
+    "XdpContext": "netbpf.bpf.test_run",
 }
-_ROOMS = frozenset({"loader", "netkit", "netns", "progs", "tcx"})
+_ROOMS = frozenset({"captures", "loader", "netkit", "netns", "progs", "tcx"})
 
 
 def __getattr__(name: str) -> Any:
@@ -72,6 +79,7 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "AmbiguousError",
     "BpfError",
+    "CaptureError",
     "Chain",
     "ConflictError",
     "Entry",
@@ -88,8 +96,12 @@ __all__ = [
     "Program",
     "Ref",
     "Removed",
+    "RunResult",
+    "SkbContext",
     "StaleRevisionError",
     "VerifierError",
+    "XdpContext",
+    "captures",
     "loader",
     "netkit",
     "netns",

@@ -39,8 +39,8 @@ class ChainResult:
     """What became of a packet: the verdict, the packet and its context, and each program's part.
 
     ``verdict`` is ``pass``, ``drop`` or ``redirect``; at tcx also ``next``, when no program
-    decided: the filters of clsact come then, and without them the packet passes. Where no netkit
-    program is attached it is ``policy``: the device's own decides.
+    decided: the filters of clsact come then, and without them the packet passes. An empty netkit
+    chain has the verdict of the device's policy, or ``policy`` where nobody looked it up.
     """
 
     verdict: str
@@ -55,13 +55,18 @@ class ChainResult:
 
 
 class ChainRunner:
-    """A chain as it was read once, its programs held open until ``opened`` ends."""
+    """A chain as it was read once, its programs held open until ``opened`` ends.
+
+    ``context`` is where and what a packet is at the start, ``empty`` the verdict of a chain without
+    programs; both may be set.
+    """
 
     def __init__(
         self, chain: Chain, programs: list[Program], kind: str, context: SkbContext
     ) -> None:
         self.chain = chain
         self.context = context
+        self.empty = "policy" if kind == "netkit" else _AFTER_NEXT[kind]
         self.infos: tuple[ProgramInfo, ...] = tuple(program.info() for program in programs)
         self._programs = programs
         self._kind = kind
@@ -80,7 +85,7 @@ class ChainRunner:
         """
         context = self.context if context is None else context
         steps: list[Step] = []
-        end = "policy" if self._kind == "netkit" and not self._programs else _AFTER_NEXT[self._kind]
+        end = _AFTER_NEXT[self._kind] if self._programs else self.empty
         for position, (program, info) in enumerate(zip(self._programs, self.infos, strict=True)):
             result = program.test_run(data, context=context)
             assert isinstance(result.context, SkbContext)

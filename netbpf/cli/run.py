@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
@@ -109,13 +109,10 @@ def chain_run(
 
     What programs do to maps is done. A packet and its mark go from one program to the next.
     """
-    from netbpf.bpf import chain_run as running
-
     _check(data, pcap, out)
-    hooks, ifindex = shared.hooks_of(ctx), shared.ifindex_of(device)
-    with running.opened(hooks, ifindex, hook) as runner:
-        context, policy = _place(runner, device, hook)
-        context = replace(context, mark=mark or 0)
+    shared.hooks_of(ctx).hook(hook)
+    with _runner(ctx, shared.ifindex_of(device), hook) as runner:
+        runner.context = replace(runner.context, mark=mark or 0)
         names = [
             f"{position} {info.name or f'id:{info.id}'}"
             for position, info in enumerate(runner.infos)
@@ -123,7 +120,17 @@ def chain_run(
         columns = ["PACKET", "LENGTH", *names, "VERDICT"]
         with _packets(data, pcap, out, limit, columns) as (packets, report, writer):
             for packet in packets:
-                _chain_one(runner, packet, context, policy, report, writer, data is not None)
+                _chain_one(runner, packet, report, writer, data is not None)
+
+
+def _runner(ctx: typer.Context, ifindex: int, hook: str) -> AbstractContextManager[ChainRunner]:
+    if ctx.parent is not None and ctx.parent.info_name == "netkit":
+        from netbpf import netkit
+
+        return netkit.runner(ifindex, hook)
+    from netbpf import tcx
+
+    return tcx.runner(ifindex, hook)
 
 
 def _check(data: str | None, pcap: str | None, out: str | None) -> None:
@@ -234,8 +241,6 @@ def _run_one(
 def _chain_one(
     runner: ChainRunner,
     packet: captures.Packet,
-    context: SkbContext,
-    policy: str,
     report: Report,
     writer: captures.Writer | None,
     alone: bool,
@@ -244,16 +249,15 @@ def _chain_one(
 
     places = len(runner.infos)
     try:
-        result = runner.run(packet.data, context)
+        result = runner.run(packet.data)
     except BpfError as error:
         document = {**_not_run(packet, error, alone), "programs": []}
         report.add(document, [packet.number, len(packet.data), *[None] * places, "not run"])
         return
-    word = policy if result.verdict == "policy" else result.verdict
     report.add(
         {
             "packet": packet.number,
-            "verdict": word,
+            "verdict": result.verdict,
             "data_out": result.data_out.hex(),
             **_after(result.context),
             "cut": packet.cut,
@@ -265,12 +269,12 @@ def _chain_one(
             len(packet.data),
             *(step.verdict for step in result.steps),
             *[None] * (places - len(result.steps)),
-            word,
+            result.verdict,
         ],
     )
     if alone and not settings.json and writer is None:
         say(f"out: {result.data_out.hex()}")
-    if word in ("pass", "next"):
+    if result.passes:
         write_out(writer, packet, result.data_out)
 
 
@@ -308,18 +312,3 @@ def _not_run(packet: captures.Packet, error: BpfError, alone: bool) -> dict[str,
         "cut": packet.cut,
         "error": error.message,
     }
-
-
-def _place(runner: ChainRunner, device: str, hook: str) -> tuple[SkbContext, str]:
-    """Where the packets are when the chain runs, and the verdict where it is empty."""
-    context = runner.context
-    if hook not in ("primary", "peer"):
-        return context, "next"
-    from netbpf import netkit
-
-    found = netkit.get(device)
-    other = found.peer
-    if hook == "primary" and other is not None and other.netns is None:
-        context = replace(context, ifindex=other.ifindex)
-    policy = found.policy if hook == "primary" or other is None else other.policy
-    return context, "pass" if policy == "forward" else "drop"

@@ -1,7 +1,8 @@
 """Netkit: its devices, and the programs on both their sides.
 
 The devices (``add``, ``add_many``, ``set``, ``delete``, ``get``, ``show``, ``show_all``) need
-netlink, which is imported when one of them is first used; the chains (``attach`` and so on) do not.
+netlink, which is imported when one of them is first used, and so does ``runner``; the chains
+(``attach`` and so on) do not.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from netbpf.netkit import lease
     from netbpf.netkit.device import add, add_many, delete, get, set, show, show_all
     from netbpf.netkit.model import Device, Peer, Settings
+    from netbpf.netkit.running import runner
 
 _DEVICE = frozenset({"add", "add_many", "delete", "get", "set", "show", "show_all"})
 _MODEL = frozenset({"Device", "Peer", "Settings"})
@@ -28,6 +30,8 @@ def __getattr__(name: str) -> Any:
         return import_module("netbpf.netkit.lease")
     if name in _MODEL:
         return getattr(import_module("netbpf.netkit.model"), name)
+    if name == "runner":
+        return import_module("netbpf.netkit.running").runner
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -44,6 +48,7 @@ __all__ = [
     "detach",
     "get",
     "lease",
+    "runner",
     "set",
     "show",
     "show_all",

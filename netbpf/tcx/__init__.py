@@ -5,9 +5,17 @@ and direction. Every function takes an ifindex and acts in the network namespace
 thread stands; what they do and raise is said at ``netbpf.bpf.mprog.Hooks``.
 """
 
+from __future__ import annotations
+
 from netbpf.bpf import uapi
 from netbpf.bpf.hook import Hook
 from netbpf.bpf.mprog import Hooks
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from netbpf.bpf.chain_run import ChainRunner
 
 HOOKS = Hooks(
     Hook("ingress", uapi.BPF_TCX_INGRESS, "tcx", since="6.6", config="CONFIG_NET_XGRESS"),
@@ -19,4 +27,17 @@ detach = HOOKS.detach
 update = HOOKS.update
 chain = HOOKS.chain
 
-__all__ = ["HOOKS", "attach", "chain", "detach", "update"]
+
+def runner(ifindex: int, hook: str) -> AbstractContextManager[ChainRunner]:
+    """The chain, ready to be run over packets without traffic: ``runner.run(frame)``.
+
+    It is read once, and its programs are held open until the block ends.
+
+    :raises BpfError, NotFoundError, NotSupportedError: the chain cannot be read or opened.
+    """
+    from netbpf.bpf import chain_run
+
+    return chain_run.opened(HOOKS, ifindex, hook)
+
+
+__all__ = ["HOOKS", "attach", "chain", "detach", "runner", "update"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from netbpf import loader
+from netbpf import loader, netkit, tcx
 from netbpf.bpf import chain_run, prog, test_run, uapi
 from netbpf.bpf.prog import Program
 from netbpf.bpf.test_run import SkbContext, XdpContext
@@ -125,14 +125,15 @@ def test_an_empty_chain(site: Site) -> None:
         result = runner.run(bytes(60))
     assert result.verdict == ("next" if site.noun == "tcx" else "policy")
     assert (result.steps, result.data_out) == ((), bytes(60))
+    room = tcx if site.noun == "tcx" else netkit
+    with entered(site.ns), room.runner(site.ifindex, site.hook) as runner:
+        assert runner.run(bytes(60)).verdict == ("next" if site.noun == "tcx" else "pass")
 
 
 @pytest.mark.needs("tcx")
 def test_a_program_that_went_while_the_chain_was_opened(
     ns: NetNS, load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from netbpf import tcx
-
     went = [True, True]
 
     def from_id(number: int) -> Program:

@@ -10,6 +10,7 @@ from netbpf.cli import exit_status
 from netbpf.errors import (
     AmbiguousError,
     BpfError,
+    CaptureError,
     ConflictError,
     KernelError,
     NetbpfError,
@@ -66,6 +67,7 @@ def test_errno_names_are_the_kernels() -> None:
         (NotFoundError("device", "eth9"), 1, "not_found"),
         (AmbiguousError("program", "name:x", ["id:1", "id:2"]), 1, "ambiguous"),
         (ObjectFileError("x.o", "truncated"), 1, "object_file"),
+        (CaptureError("x.pcap", "truncated", packet=3), 1, "capture"),
         (NetbpfError("x"), 1, "error"),
     ],
 )

@@ -21,7 +21,9 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         netbpf.nonsense  # noqa: B018
 
 
-@pytest.mark.parametrize("room", ["netbpf.tcx", "netbpf.netkit", "netbpf.netns", "netbpf.loader"])
+@pytest.mark.parametrize(
+    "room", ["netbpf.tcx", "netbpf.netkit", "netbpf.netns", "netbpf.loader", "netbpf.captures"]
+)
 def test_public_functions_are_documented_and_typed(room: str) -> None:
     module = importlib.import_module(room)
     for name in module.__all__:
