@@ -145,14 +145,17 @@ class _Mover:
         forth = migration.to == "tcx"
         moved = []
         for move in migration.moves if forth else reversed(migration.moves):
-            step = self.to_tcx if forth else self.to_clsact
-            moved.append(step(migration.hook, move))
+            if forth:
+                self._still_first(migration.hook, move)
+                moved.append(self.to_tcx(migration.hook, move))
+            else:
+                self._still_last(migration.hook, move)
+                moved.append(self.to_clsact(migration.hook, move))
             self.done.append((migration.to, moved[-1]))
         return replace(migration, moves=tuple(moved if forth else reversed(moved)))
 
     def to_tcx(self, hook: str, move: Move) -> Move:
         """The link first, pinned; then the filter goes."""
-        self._still_first(hook, move)
         if move.half:
             own = own_pins(move.link_id or 0)
             self._delete(move.filter)
@@ -218,29 +221,47 @@ class _Mover:
         """
         there = filters.filters(self.ifindex, hook, rtnl=self.rtnl)
         if not there or _same(there[0]) != _same(move.filter):
-            raise _changed(self.ifindex, hook, move.filter)
+            raise _changed(self.ifindex, hook, f"{move.filter} is no longer the first filter")
+
+    def _still_last(self, hook: str, move: Move) -> None:
+        """Whether tcx runs this link last, and clsact would run its filter first.
+
+        :raises ConflictError: somebody came between.
+        """
+        entries = HOOKS.chain(self.ifindex, hook).entries
+        if not entries or entries[-1].link_id != move.link_id:
+            raise _changed(self.ifindex, hook, f"link:{move.link_id} is no longer the last at tcx")
+        there = filters.filters(self.ifindex, hook, rtnl=self.rtnl)
+        if move.half:
+            if not there or _same(there[0]) != _same(move.filter):
+                raise _changed(self.ifindex, hook, f"{move.filter} is no longer the first filter")
+        elif any(each.chain == 0 and each.priority < move.filter.priority for each in there):
+            raise _changed(self.ifindex, hook, f"{there[0]} came before what was to be first")
 
     def _delete(self, which: Filter) -> None:
         try:
             gone = filters.delete(which, rtnl=self.rtnl)
         except NetlinkError as error:
             if error.errno == errno.ENOENT:
-                raise _changed(self.ifindex, which.hook, which) from error
+                raise _changed(self.ifindex, which.hook, f"{which} is gone") from error
             raise
-        if gone.prog_id != which.prog_id:
-            # Somebody exchanged the program between looking and removing: theirs comes back.
-            with Program.from_id(gone.prog_id or 0) as theirs:
-                filters.add(
-                    self.ifindex,
-                    gone.hook,
-                    theirs.fileno(),
-                    name=gone.name or "",
-                    priority=gone.priority,
-                    handle=gone.handle,
-                    skip_hw=gone.skip_hw,
-                    rtnl=self.rtnl,
-                )
-            raise _changed(self.ifindex, which.hook, which)
+        if gone.prog_id == which.prog_id:
+            return
+        # Somebody exchanged the program between looking and removing: theirs comes back.
+        if gone.prog_id is None or not gone.direct_action or gone.classid or gone.actions:
+            raise _changed(self.ifindex, which.hook, f"{gone}, which was new there, was removed")
+        with Program.from_id(gone.prog_id) as theirs:
+            filters.add(
+                self.ifindex,
+                gone.hook,
+                theirs.fileno(),
+                name=gone.name or "",
+                priority=gone.priority,
+                handle=gone.handle,
+                skip_hw=gone.skip_hw,
+                rtnl=self.rtnl,
+            )
+        raise _changed(self.ifindex, which.hook, f"{which} has another program")
 
     @staticmethod
     def _end(link: Link) -> None:
@@ -257,11 +278,10 @@ def _same(which: Filter) -> tuple[object, ...]:
     return which.priority, which.handle, which.chain, which.protocol, which.kind, which.prog_id
 
 
-def _changed(ifindex: int, hook: str, which: Filter) -> ConflictError:
+def _changed(ifindex: int, hook: str, what: str) -> ConflictError:
     return ConflictError(
-        f"migrate {device_name(ifindex)} {hook}: somebody changed the filters, {which} is no "
-        "longer the first",
-        hint="look again (tc filter show), then decide",
+        f"migrate {device_name(ifindex)} {hook}: somebody changed the filters or the chain: {what}",
+        hint="what was moved is put back: look again (netbpf tcx show), then decide",
     )
 
 

@@ -161,6 +161,57 @@ def test_somebody_removes_a_filter_meanwhile(
     assert clsact.site.ids() == []
 
 
+def meanwhile(
+    monkeypatch: pytest.MonkeyPatch, name: str, at: int, act: Callable[[], object]
+) -> None:
+    """Let ``act`` happen right before the step of that number."""
+    real, left = getattr(migrating._Mover, name), [at]
+
+    def late(*args: Any) -> Any:
+        left[0] -= 1
+        if left[0] == 0:
+            act()
+        return real(*args)
+
+    monkeypatch.setattr(migrating._Mover, name, late)
+
+
+def test_somebody_puts_a_filter_before_the_next_one(
+    clsact: Clsact, tracers: Tracers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clsact.add(tracers["one"], pref=2)
+    clsact.add(tracers["two"], pref=3)
+    before = clsact.shown()
+    meanwhile(monkeypatch, "_still_first", 2, lambda: clsact.u32(1))
+    with pytest.raises(ConflictError, match="is no longer the first filter"):
+        clsact.migrate()
+    assert [each for each in clsact.shown() if each["kind"] == "bpf"] == before
+    assert clsact.site.ids() == []
+
+
+def test_somebody_comes_between_on_the_way_back(
+    clsact: Clsact, tracers: Tracers, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site, other = clsact.site, load(programs.NEXT)
+    clsact.add(tracers["one"], pref=2)
+    clsact.add(tracers["two"], pref=3)
+    clsact.migrate()
+    ids = site.ids()
+    with monkeypatch.context() as patch:
+        meanwhile(patch, "_still_last", 2, lambda: clsact.u32(1))
+        with pytest.raises(ConflictError, match=r"u32 pref 1 .* came before what was to be first"):
+            clsact.migrate(back=True)
+    assert (clsact.ids(), site.ids()) == ([], ids)
+    clsact.filter("del", "pref", 1)
+    with monkeypatch.context() as patch:
+        meanwhile(patch, "_still_last", 2, lambda: site.attach(other, link=False))
+        with pytest.raises(ConflictError, match="is no longer the last at tcx"):
+            clsact.migrate(back=True)
+    assert clsact.ids() == []
+    assert set(site.ids()) == {*ids, other.id}
+    assert [number for number in site.ids() if number != other.id] == ids
+
+
 def test_somebody_exchanges_a_program_meanwhile(
     clsact: Clsact, load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
