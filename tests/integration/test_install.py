@@ -68,7 +68,7 @@ def test_only_netbpf_is_installed_and_it_is_typed(installed: Path) -> None:
     names = {
         line.split()[1].split(">")[0].split("<")[0] for line in needs if "extra ==" not in line
     }
-    assert names == {"pyroute2", "pyelftools", "typer", "rich"}
+    assert names == {"pyroute2", "pyelftools", "dpkt", "typer", "rich"}
 
 
 def test_the_built_in_programs_are_there(installed: Path) -> None:
