@@ -8,10 +8,11 @@ import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
-from netbpf.bpf import macros, prog, syscall, uapi
+from netbpf.bpf import syscall
 from netbpf.bpf.map import Map
 from netbpf.bpf.prog import Program
 from netbpf.btf import types as t
@@ -19,20 +20,9 @@ from netbpf.btf.errors import BtfFormatError
 from netbpf.btf.values import Values, split
 from netbpf.elf.object import open_object
 from netbpf.elf.spec import MapSpec, ObjectSpec, ProgramSpec
-from netbpf.errors import NetbpfError, NotFoundError, ObjectFileError
+from netbpf.errors import NetbpfError, NotFoundError, ObjectFileError, VerifierError
 from netbpf.loader import btf as kernel_btf
-from netbpf.loader import maps, relocate
-
-# Types of programs whose target in the kernel is given by its BTF id.
-_NEED_TARGET = frozenset(
-    {
-        uapi.BPF_PROG_TYPE_TRACING,
-        uapi.BPF_PROG_TYPE_LSM,
-        uapi.BPF_PROG_TYPE_EXT,
-        uapi.BPF_PROG_TYPE_STRUCT_OPS,
-    }
-)
-
+from netbpf.loader import choose, core, kernel_types, maps, programs, relocate
 
 # libbpf's default for maps that are pinned by name.
 PIN_ROOT = "/sys/fs/bpf"
@@ -139,30 +129,40 @@ class Object:
             self._reused.pop(spec.name).close()
         self._reused[spec.name] = Map.from_fd(existing.fileno())
 
-    def load(self, *, only: Collection[str] = (), log_level: int = 0) -> None:
+    def load(
+        self,
+        *,
+        only: Collection[str] = (),
+        log_level: int = 0,
+        btf: str | os.PathLike[str] | None = None,
+    ) -> None:
         """Create the maps and load the programs; after a failure nothing is left of it.
 
         :param only: the programs to load, with those that they tail call through a map in the
             file; without it all but those with a ``?`` before their section's name.
         :param log_level: of the verifier, where a program is refused.
+        :param btf: a file with the kernel's types, BTF or ELF, in place of those that the running
+            kernel tells.
+        :raises NotSupportedError: the kernel does not tell its types, and the file wants them.
         :raises ObjectFileError: the file wants what is not there, or what netbpf cannot do yet.
         :raises VerifierError: a program was refused. :raises BpfError: the kernel refused.
         """
         self._before_load("load")
         self.check()
         with self._own_errors(), ExitStack() as undo:
-            programs = self._chosen(only)
-            for program in programs:
-                self._check(program)
+            chosen = choose.programs(self.spec, only, self._specs)
+            for program in chosen:
+                choose.check(self.spec, program)
+            fitted = self._fit(chosen, btf)
             # Whatever fails below closes what was made above it, last first.
             undo.callback(self._unload)
-            btf = kernel_btf.load(self.spec.btf) if self.spec.btf is not None else None
-            if btf is not None:
-                self._stack.enter_context(btf)
-            btf_fd = btf.fileno() if btf is not None else 0
+            own = kernel_btf.load(self.spec.btf) if self.spec.btf is not None else None
+            if own is not None:
+                self._stack.enter_context(own)
+            btf_fd = own.fileno() if own is not None else 0
             self._create_maps(btf_fd)
-            for program in programs:
-                self._load_program(program, btf_fd, log_level)
+            for program in chosen:
+                self._load_program(program, fitted, btf_fd, log_level)
             self._fill_slots()
             self._loaded = True
             undo.pop_all()
@@ -253,72 +253,15 @@ class Object:
         inner, at = values.step(type_id, steps, name)
         return spec, inner, offset + at, values
 
-    def _chosen(self, only: Collection[str]) -> list[ProgramSpec]:
-        if not only:
-            chosen = [p for p in self.spec.programs if p.autoload]
-            if not chosen:
-                raise ObjectFileError(self.spec.path, "no programs to load")
-            return chosen
-        wanted = {self.spec.program(name).name for name in only}
-        entries = {p.name for p in self.spec.programs}
-        jumps = {m.name: m for m in self._specs.values() if m.slots and m.inner is None}
-        pending = list(wanted)
-        while pending:
-            program = self.spec.program(pending.pop())
-            for function in relocate.functions(self.spec, program):
-                for relocation in function.relocations:
-                    if relocation.kind != "map" or relocation.target not in jumps:
-                        continue
-                    for _, name in jumps[relocation.target].slots:
-                        if name in entries and name not in wanted:
-                            wanted.add(name)
-                            pending.append(name)
-        return [p for p in self.spec.programs if p.name in wanted]
-
-    def _check(self, program: ProgramSpec) -> None:
-        # What netbpf cannot do yet is refused by name, before anything is made.
-        path = self.spec.path
-        if self.spec.not_yet:
-            raise ObjectFileError(
-                path, "sections of this kind cannot be loaded yet", section=self.spec.not_yet[0]
-            )
-        if not program.type:
-            raise ObjectFileError(
-                path,
-                f"program {program.name}: its section's name says no program type",
-                section=program.section,
-                hint='write SEC("tc") or another name that libbpf knows',
-            )
-        if program.type in _NEED_TARGET:
-            raise ObjectFileError(
-                path,
-                f"program {program.name}: programs of type {program.type_name} are not loaded yet",
-                section=program.section,
-            )
-        externs = {e.name: e for e in self.spec.externs}
-        for function in relocate.functions(self.spec, program):
-            if function.core:
-                assert self.spec.btf is not None
-                wanted = self.spec.btf.type(function.core[0].type_id)
-                raise ObjectFileError(
-                    path,
-                    f"program {program.name}: CO-RE relocations are not there yet (the first is "
-                    f"of {wanted.name or 'a type without a name'})",
-                    section=function.section,
-                )
-            for relocation in function.relocations:
-                if relocation.kind != "extern":
-                    continue
-                extern = externs[relocation.target]
-                is_load = function.insns[relocation.offset] == macros.BPF_LD_IMM64
-                if not extern.weak or not is_load or extern.section != ".ksyms":
-                    what = "kernel configuration" if extern.section == ".kconfig" else "the kernel"
-                    raise ObjectFileError(
-                        path,
-                        f"program {program.name}: {extern.name} is to come from {what}, which is "
-                        "not there yet",
-                        section=extern.section or None,
-                    )
+    def _fit(
+        self, chosen: Collection[ProgramSpec], path: str | os.PathLike[str] | None
+    ) -> core.Fitted:
+        reached = [f for program in chosen for f in relocate.functions(self.spec, program)]
+        functions = core.concerned(self.spec, reached)
+        if not functions:
+            return core.Fitted({}, {})
+        types = kernel_types.running if path is None else partial(kernel_types.read, path)
+        return core.fit(self.spec, functions, types)
 
     def _create_maps(self, btf_fd: int) -> None:
         for name, spec in self._specs.items():
@@ -352,26 +295,16 @@ class Object:
             raise
         return found
 
-    def _load_program(self, program: ProgramSpec, btf_fd: int, log_level: int) -> None:
+    def _load_program(
+        self, program: ProgramSpec, fitted: core.Fitted, btf_fd: int, log_level: int
+    ) -> None:
         fds = {name: found.fileno() for name, found in self._maps.items()}
         fds.update({s.section: fds[name] for name, s in self._specs.items() if s.section})
-        linked = relocate.link(self.spec, program, fds)
-        described = bool(btf_fd and linked.func_info)
-        made = prog.load(
-            program.type,
-            linked.insns,
-            license=self.spec.license,
-            name=program.name,
-            expected_attach_type=program.expected_attach_type,
-            flags=program.flags,
-            btf_fd=btf_fd if described else 0,
-            func_info=linked.func_info if described else b"",
-            func_info_rec_size=relocate.FUNC_INFO_SIZE if described else 0,
-            line_info=linked.line_info if described else b"",
-            line_info_rec_size=relocate.LINE_INFO_SIZE if described and linked.line_info else 0,
-            kern_version=self.spec.version,
-            log_level=log_level,
-        )
+        linked = relocate.link(self.spec, program, fds, fitted.insns)
+        try:
+            made = programs.load(self.spec, program, linked, btf_fd, log_level)
+        except VerifierError as error:
+            raise core.explained(error, linked.starts, fitted.missing) from error
         self._programs[program.name] = self._stack.enter_context(made)
         for name, spec in self._specs.items():
             if spec.read_only:

@@ -24,11 +24,15 @@ _MAX_INSNS = 1_000_000
 
 @dataclass(slots=True, frozen=True)
 class Linked:
-    """A program ready for the kernel; ``func_info`` and ``line_info`` are empty where unknown."""
+    """A program ready for the kernel; ``func_info`` and ``line_info`` are empty where unknown.
+
+    ``starts`` says where in it each function starts, in bytes.
+    """
 
     insns: bytes
     func_info: bytes
     line_info: bytes
+    starts: Mapping[tuple[int, int], int]
 
 
 def functions(spec: ObjectSpec, program: ProgramSpec) -> list[Function]:
@@ -65,10 +69,17 @@ def functions(spec: ObjectSpec, program: ProgramSpec) -> list[Function]:
     return order
 
 
-def link(spec: ObjectSpec, program: ProgramSpec, fds: Mapping[str, int]) -> Linked:
+def link(
+    spec: ObjectSpec,
+    program: ProgramSpec,
+    fds: Mapping[str, int],
+    fitted: Mapping[tuple[int, int], bytes] | None = None,
+) -> Linked:
     """Put ``program`` together.
 
     :param fds: descriptors by what relocations name: a map, or a data section.
+    :param fitted: the instructions of functions by their key, where they are others than in the
+        file: CO-RE has been at work.
     :raises ObjectFileError: something it refers to is not there, or not supported yet.
     """
     parts = functions(spec, program)
@@ -76,14 +87,14 @@ def link(spec: ObjectSpec, program: ProgramSpec, fds: Mapping[str, int]) -> Link
     code = bytearray()
     for part in parts:
         starts[part.key] = len(code)
-        code += part.insns
+        code += (fitted or {}).get(part.key, part.insns)
     if len(code) > _MAX_INSNS * BPF_INSN_SIZE:
         raise ObjectFileError(spec.path, f"program {program.name} has over a million instructions")
     for part in parts:
         base = starts[part.key]
         for relocation in part.relocations:
             _fill(spec, program, code, base + relocation.offset, relocation, starts, fds)
-    return Linked(bytes(code), _func_info(parts, starts), _line_info(parts, starts))
+    return Linked(bytes(code), _func_info(parts, starts), _line_info(parts, starts), starts)
 
 
 def _calls(function: Function) -> list[Relocation]:

@@ -234,22 +234,6 @@ def test_a_refused_program_leaves_nothing() -> None:
 
 
 def test_what_is_not_there_yet_is_named() -> None:
-    core = """
-    struct task_struct { int pid; } __attribute__((preserve_access_index));
-    SEC("tc") int reads(struct __sk_buff *skb)
-    {
-        struct task_struct *task = (void *)bpf_get_current_task();
-        int pid = 0;
-
-        bpf_probe_read_kernel(&pid, sizeof(pid), &task->pid);
-        return pid;
-    }
-    char _license[] SEC("license") = "GPL";
-    """
-    with loader.open(build(core, name="core")) as obj:
-        with pytest.raises(ObjectFileError, match="CO-RE relocations are not there yet") as caught:
-            obj.load()
-        assert "task_struct" in str(caught.value)
     extern = """
     extern int LINUX_KERNEL_VERSION __kconfig;
     extern void bpf_rcu_read_lock(void) __ksym;
