@@ -29,6 +29,7 @@ class Nouns(LazyGroup):
         "prog": "netbpf.cli.prog",
         "link": "netbpf.cli.link",
         "map": "netbpf.cli.map",
+        "btf": "netbpf.cli.btf",
         "explain": "netbpf.cli.explain",
         "watch": "netbpf.cli.watch",
     }
