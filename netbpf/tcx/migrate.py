@@ -281,7 +281,7 @@ def _same(which: Filter) -> tuple[object, ...]:
 def _changed(ifindex: int, hook: str, what: str) -> ConflictError:
     return ConflictError(
         f"migrate {device_name(ifindex)} {hook}: somebody changed the filters or the chain: {what}",
-        hint="what was moved is put back: look again (netbpf tcx show), then decide",
+        hint="look again (netbpf tcx show), then decide",
     )
 
 

@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from typing import Any
 import pytest
 
 from netbpf import Program, loader
-from netbpf.errors import BpfError, ConflictError, NetlinkError
+from netbpf.errors import BpfError, ConflictError, NetbpfError, NetlinkError
 from netbpf.netlink import filters
 from netbpf.netns import entered
 from netbpf.tcx import migrate as migrating
@@ -361,3 +363,46 @@ def test_a_signal_comes_when_all_is_done(clsact: Clsact, tracers: Tracers) -> No
         assert len(clsact.ids()) == (3 if back else 0)
         assert len(site.ids()) == (0 if back else 3)
         assert tracers.order(site) == [1, 2, 3]
+
+
+def test_others_change_filters_and_chain_all_the_while(
+    clsact: Clsact, tracers: Tracers, load: Load
+) -> None:
+    site, other = clsact.site, load(programs.NEXT, "other")
+    names = ("one", "two", "three")
+    for pref, name in enumerate(names, 10):
+        clsact.add(tracers[name], pref=pref)
+    ours = [tracers[name].id for name in names]
+    stop = threading.Event()
+
+    def interfere() -> None:
+        while not stop.is_set():
+            clsact.u32(5)
+            site.attach(other, link=False)
+            clsact.filter("del", "pref", 5)
+            site.call("detach", other)
+
+    others = threading.Thread(target=interfere)
+    others.start()
+    outcomes = {"done": 0, "refused": 0}
+    deadline = time.monotonic() + 3
+    try:
+        while time.monotonic() < deadline:
+            for back in (False, True):
+                try:
+                    clsact.migrate(back=back)
+                    outcomes["done"] += 1
+                except NetbpfError as error:
+                    # Somebody came between, or stood in the way from the start.
+                    assert error.code in ("conflict", "not_migratable"), error
+                    outcomes["refused"] += 1
+    finally:
+        stop.set()
+        others.join()
+    assert min(outcomes.values()) > 0, outcomes
+    there = [number for number in site.ids() if number in ours] + clsact.ids()
+    assert there == ours, "each is at one place, in the same order"
+    assert tracers.order(site) == [1, 2, 3]
+    clsact.migrate(back=True)
+    assert clsact.ids() == ours
+    assert site.own_pins() == []
