@@ -77,7 +77,8 @@ class Place(NamedTuple):
 class Code:
     """A program's instructions with those of its functions, and what is known of them besides.
 
-    ``opaque`` are the indexes of instructions whose immediate or offset a loader still changes.
+    ``opaque`` are the indexes of instructions whose immediate or offset a loader still changes:
+    where a branch depends on that, nobody can tell yet which way it leads.
     ``data`` says of loads of an address, by index, which constant bytes (by their name in
     ``contents``) at which offset it is. ``helpers`` maps the immediate of a call to the helper's
     number where it is not the number itself. ``calls_by_offset``: a call of a function keeps its

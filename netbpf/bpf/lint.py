@@ -13,8 +13,9 @@ from typing import Literal
 
 from netbpf.bpf.hook import Hook
 from netbpf.bpf.insns import Code, Place
-from netbpf.bpf.paths import REDIRECT_PEER, explore
+from netbpf.bpf.paths import explore
 from netbpf.bpf.prog import Program
+from netbpf.bpf.state import REDIRECT_PEER
 
 SK_ASSIGN = 124
 

@@ -19,22 +19,21 @@ from netbpf.bpf.liveness import REGISTERS, liveness
 from netbpf.bpf.macros import BPF_PSEUDO_FUNC
 from netbpf.bpf.state import (
     NARROW,
+    UNDECIDED,
     Data,
     Frame,
     Key,
     Known,
     State,
+    Undecided,
     Value,
     address,
     assume_equal,
+    helper_returns,
     join,
     moved,
     one_of_two,
 )
-
-REDIRECT, REDIRECT_NEIGH, REDIRECT_PEER = 23, 152, 155
-BPF_F_INGRESS = 1
-TC_ACT_SHOT, TC_ACT_REDIRECT = 2, 7
 
 # Helpers that call a function of the program, which may write to its caller's stack:
 # for_each_map_elem, timer_set_callback, find_vma, loop, user_ringbuf_drain.
@@ -73,6 +72,7 @@ def explore(code: Code) -> Outcome:
     complete = True
     try:
         run.function(0, (None,) * 5, found)
+        complete = run.decided
     except _Enough:
         complete = False
     returns = {
@@ -94,6 +94,7 @@ class _Run:
         self.code = code
         self.insns = code.insns
         self.calls: dict[int, int] = {}
+        self.decided = True
         self._steps = _MAX_STEPS
         self._depth = 0
         self._known: dict[tuple[int, tuple[Value, ...]], tuple[Value, ...]] = {}
@@ -201,11 +202,14 @@ class _Run:
         if op != i.END and code & i.X:
             right = regs[src]
         elif at in self.code.opaque:
-            right = None
+            right = UNDECIDED
         if op == i.MOV:
             regs[dst] = moved(at, off, right, bits)
             return
         left = regs[dst]
+        if isinstance(left, Undecided) or isinstance(right, Undecided):
+            regs[dst] = UNDECIDED
+            return
         if isinstance(left, Known) and isinstance(right, Known):
             if op == i.END:
                 result = alu.swap(code, imm, left.value, self.code.byteorder)
@@ -239,7 +243,9 @@ class _Run:
         size, mode = i.SIZES[code & 0x18], code & 0xE0
         found: Value = None if size == 8 or mode != i.MEM else NARROW
         base = state.regs[src]
-        if at in self.code.opaque or mode not in (i.MEM, i.MEMSX):
+        if isinstance(base, Undecided):
+            found = UNDECIDED
+        elif at in self.code.opaque or mode not in (i.MEM, i.MEMSX):
             pass
         elif isinstance(base, Frame) and base.offset is not None:
             slot = state.slots.get(base.offset + off)
@@ -252,7 +258,10 @@ class _Run:
                 found = Known(value, at)
         if mode == i.MEMSX:
             known = found.value if isinstance(found, Known) else None
-            found = None if known is None else Known(alu.signed(known, size * 8) & alu.ALL, at)
+            if known is not None:
+                found = Known(alu.signed(known, size * 8) & alu.ALL, at)
+            elif not isinstance(found, Undecided):
+                found = None
         state.regs[dst] = found
 
     def _store(self, at: int, insn: Insn, state: State) -> None:
@@ -262,7 +271,7 @@ class _Run:
         if mode == i.MEM and code & 7 == i.STX:
             value = state.regs[src]
         elif mode == i.MEM:
-            value = None if at in self.code.opaque else Known(imm & alu.ALL, at)
+            value = UNDECIDED if at in self.code.opaque else Known(imm & alu.ALL, at)
         elif mode == i.ATOMIC and code & 7 == i.STX:
             value = None
             if imm == i.LOAD_ACQ:
@@ -281,7 +290,9 @@ class _Run:
             state.forget_stack(start, (start or 0) + size)
             if start is not None and isinstance(value, Known):
                 state.slots[start] = (size, value._replace(value=value.value & _mask(size)))
-            elif start is not None and isinstance(value, Frame | Data) and size == 8:
+            elif start is not None and (
+                isinstance(value, Undecided) or (isinstance(value, Frame | Data) and size == 8)
+            ):
                 state.slots[start] = (size, value)
         elif state.leaky:
             state.forget_stack()
@@ -298,9 +309,11 @@ class _Run:
         value: Value = None
         if at in self.code.data:
             value = Data(*self.code.data[at])
-        elif src == 0 and at not in self.code.opaque:
+        elif at in self.code.opaque:
+            value = UNDECIDED
+        elif src == 0:
             value = Known(i.imm64(self.insns, at), at)
-        elif src == BPF_PSEUDO_FUNC and self.code.helpers is None and at not in self.code.opaque:
+        elif src == BPF_PSEUDO_FUNC and self.code.helpers is None:
             # Somebody will call it: what it calls counts, what it returns is the caller's.
             self._returned(at + 1 + imm, (None,) * 5)
         state.regs[dst] = value
@@ -320,7 +333,7 @@ class _Run:
                 results = self._returned(call.target, arguments)
         elif call.target is not None:
             self.calls[at] = call.target
-            results = _helper_returns(at, call.target, regs)
+            results = helper_returns(at, call.target, regs)
         if state.leaky or (
             passed and (call.kind != "helper" or call.target is None or call.target in _CALL_BACK)
         ):
@@ -350,7 +363,9 @@ class _Run:
         self._depth += 1
         self.function(entry, arguments, found)
         self._depth -= 1
-        results = tuple(found) if 0 < len(found) <= _MAX_VALUES else (None,)
+        results: tuple[Value, ...] = tuple(found) if len(found) <= _MAX_VALUES else (None,)
+        # Where no path is known to come back, what follows is not known to run.
+        results = results or (UNDECIDED,)
         self._known[key] = results
         return results
 
@@ -365,8 +380,9 @@ class _Run:
         right: Value = Known(insn.imm & alu.ALL, at)
         if insn.code & i.X:
             right = state.regs[insn.src]
-        elif at in self.code.opaque:
-            right = None
+        if isinstance(left, Undecided) or isinstance(right, Undecided) or at in self.code.opaque:
+            self.decided = False
+            return -1
         if op != i.JCOND and isinstance(left, Known) and isinstance(right, Known):
             taken = alu.holds(op, left.value, right.value, bits)
             if taken is not None:
@@ -377,25 +393,6 @@ class _Run:
             assume_equal(equal, insn, left, right, bits, at)
         pending.append((target, other))
         return at + 1
-
-
-def _helper_returns(at: int, number: int, regs: list[Value]) -> tuple[Value, ...]:
-    """What a helper may return: net/core/filter.c has these return a verdict."""
-    redirected, refused = Known(TC_ACT_REDIRECT, at), Known(TC_ACT_SHOT, at)
-    if number == REDIRECT_PEER:
-        return (redirected,) if _is_zero(regs[2]) else (redirected, refused)
-    if number == REDIRECT:
-        flags = regs[2]
-        plain = isinstance(flags, Known) and flags.value in (0, BPF_F_INGRESS)
-        return (redirected,) if plain else (redirected, refused)
-    if number == REDIRECT_NEIGH:
-        plain = _is_zero(regs[3]) and _is_zero(regs[4])
-        return (redirected,) if plain else (redirected, refused)
-    return (None,)
-
-
-def _is_zero(value: Value) -> bool:
-    return isinstance(value, Known) and value.value == 0
 
 
 def _mask(size: int) -> int:

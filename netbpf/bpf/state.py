@@ -8,6 +8,10 @@ from netbpf.bpf import alu
 from netbpf.bpf import insns as i
 from netbpf.bpf.insns import Insn
 
+REDIRECT, REDIRECT_NEIGH, REDIRECT_PEER = 23, 152, 155
+BPF_F_INGRESS = 1
+TC_ACT_SHOT, TC_ACT_REDIRECT = 2, 7
+
 
 class Known(NamedTuple):
     """A constant, without sign, and the instruction that it comes from."""
@@ -35,9 +39,16 @@ class Narrow(NamedTuple):
     bits: Literal[32]
 
 
-Value = Known | Frame | Data | Narrow | None
+class Undecided(NamedTuple):
+    """What only loading the program will tell: nothing that depends on it is certain."""
+
+    loader: str = "loader"
+
+
+Value = Known | Frame | Data | Narrow | Undecided | None
 
 NARROW = Narrow(32)
+UNDECIDED = Undecided()
 Slot = tuple[int, Value]
 Key = tuple[object, ...]
 
@@ -83,7 +94,7 @@ def moved(at: int, off: int, value: Value, bits: Literal[32, 64]) -> Value:
     if isinstance(value, Known):
         result = alu.move(off, value.value, bits)
         return None if result is None else Known(result, value.origin)
-    if off == 0 and bits == 64:
+    if isinstance(value, Undecided) or (off == 0 and bits == 64):
         return value
     return NARROW if off == 0 else None
 
@@ -116,6 +127,25 @@ def one_of_two(op: int, number: int | None, bits: Literal[32, 64]) -> int | None
     return None
 
 
+def helper_returns(at: int, number: int, regs: list[Value]) -> tuple[Value, ...]:
+    """What a helper may return: net/core/filter.c has these return a verdict."""
+    redirected, refused = Known(TC_ACT_REDIRECT, at), Known(TC_ACT_SHOT, at)
+    if number == REDIRECT_PEER:
+        return (redirected,) if _is_zero(regs[2]) else (redirected, refused)
+    if number == REDIRECT:
+        flags = regs[2]
+        plain = isinstance(flags, Known) and flags.value in (0, BPF_F_INGRESS)
+        return (redirected,) if plain else (redirected, refused)
+    if number == REDIRECT_NEIGH:
+        plain = _is_zero(regs[3]) and _is_zero(regs[4])
+        return (redirected,) if plain else (redirected, refused)
+    return (None,)
+
+
+def _is_zero(value: Value) -> bool:
+    return isinstance(value, Known) and value.value == 0
+
+
 def join(one: Key, two: Key) -> Key:
     """What is certain of both; an address of the stack that gets lost may turn up anywhere."""
     leaky = bool(one[-1] or two[-1])
@@ -125,6 +155,9 @@ def join(one: Key, two: Key) -> Key:
             values.append(a)
         elif isinstance(a, Frame) and isinstance(b, Frame):
             values.append(Frame(None))
+        elif UNDECIDED in (a, b):
+            leaky = leaky or isinstance(a, Frame) or isinstance(b, Frame)
+            values.append(UNDECIDED)
         else:
             leaky = leaky or isinstance(a, Frame) or isinstance(b, Frame)
             values.append(None)

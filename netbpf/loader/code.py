@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from netbpf.bpf import insns as i
 from netbpf.bpf.insns import Code, Insn, Place
-from netbpf.bpf.macros import BPF_INSN_SIZE, BPF_PSEUDO_CALL, BPF_PSEUDO_FUNC
+from netbpf.bpf.macros import (
+    BPF_INSN_SIZE,
+    BPF_PSEUDO_CALL,
+    BPF_PSEUDO_FUNC,
+    BPF_PSEUDO_KFUNC_CALL,
+    BPF_PSEUDO_MAP_FD,
+)
 from netbpf.bpf.paths import MAX_INSNS
 from netbpf.btf.errors import BtfFormatError
 from netbpf.elf.spec import Function, ObjectSpec, ProgramSpec
@@ -46,6 +52,11 @@ def of(obj: Object, program: ProgramSpec) -> Code:
                 insns[at] = insns[at]._replace(src=source, imm=target - at - 1)
             elif relocation.kind == "data" and relocation.target in read_only:
                 data[at] = (relocation.target, relocation.value)
+            elif relocation.kind in ("data", "map"):
+                # An address, whatever descriptor will stand for it.
+                insns[at] = insns[at]._replace(src=BPF_PSEUDO_MAP_FD)
+            elif insns[at].code == i.JMP | i.CALL:
+                insns[at] = insns[at]._replace(src=BPF_PSEUDO_KFUNC_CALL, imm=0)
             else:
                 opaque.add(at)
     return Code(

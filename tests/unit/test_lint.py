@@ -308,9 +308,48 @@ def test_made_by_hand(insns: list[Raw], values: list[int]) -> None:
     assert returned(*insns) == values
 
 
-def test_what_a_loader_still_changes_is_not_known() -> None:
-    code = Code("core", [Insn(*ret(4)), Insn(*EXIT)], opaque=frozenset({0}))
-    assert explore(code).returns == ()
+@pytest.mark.parametrize(
+    ("insns", "values"),
+    [
+        ([ret(4), EXIT], []),
+        # Which way a branch leads is not certain, neither is what stands behind it.
+        ([(0xB7, 6, 0, 0, 1), (0x15, 6, 0, 1, 0), ret(4), EXIT], []),
+        ([(0xB7, 6, 0, 0, 1), (0xBC, 7, 6, 0, 0), (0x5D, 1, 7, 1, 0), ret(4), EXIT], []),
+        ([(0x62, 10, 0, -4, 5), (0x61, 1, 10, -4, 0), (0x15, 1, 0, 1, 0), ret(4), EXIT], []),
+        # What is read from a place that only the loader knows is like all that is read.
+        ([(0x61, 6, 1, 0, 0), (0x15, 6, 0, 2, 0), ret(4), EXIT, ret(2), EXIT], [2, 4]),
+        # A number that is not used says nothing about the rest.
+        ([(0xB7, 6, 0, 0, 1), ret(4), EXIT], [4]),
+    ],
+)
+def test_what_a_loader_still_changes_is_not_known(insns: list[Raw], values: list[int]) -> None:
+    code = Code("core", [Insn(*insn) for insn in insns], opaque=frozenset({0}))
+    assert sorted({value for value, _ in explore(code).returns}) == values
+
+
+OF_THE_KERNEL = """
+extern int bpf_some_kfunc(struct __sk_buff *skb) __ksym;
+extern int CONFIG_HZ __kconfig __weak;
+struct sk_buff { int len; } __attribute__((preserve_access_index));
+SEC("tc") int kfunc(struct __sk_buff *skb) { return bpf_some_kfunc(skb); }
+SEC("tc") int before(struct __sk_buff *skb) { return bpf_some_kfunc(skb) ? 4 : 0; }
+SEC("tc") int config(struct __sk_buff *skb) { return CONFIG_HZ == 100 ? 4 : 0; }
+SEC("tc") int exists(struct __sk_buff *skb) {
+  return bpf_core_field_exists(((struct sk_buff *)0)->len) ? 4 : 0;
+}
+"""
+
+
+def test_what_only_the_kernel_can_tell() -> None:
+    head = objects.HEAD + "#include <bpf/bpf_core_read.h>\n"
+    path = objects.build(OF_THE_KERNEL, name="kernel", head=head)
+    with loader.open(path) as obj:
+        outcomes = {p.name: explore(loader_code.of(obj, p)) for p in obj.spec.programs}
+    values = {
+        name: sorted({value for value, _ in outcome.returns}) for name, outcome in outcomes.items()
+    }
+    assert values == {"kfunc": [], "before": [0, 4], "config": [], "exists": []}
+    assert [name for name, outcome in outcomes.items() if outcome.complete] == ["kfunc", "before"]
 
 
 def test_helpers_that_are_not_known_by_number_are_silent() -> None:
