@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 
+from netbpf.cli import told
 from netbpf.cli.output import emit, note
 from netbpf.cli.settings import settings
 
@@ -109,6 +110,8 @@ def show(found: Found, reader: Reader, *, empty: bool, counted: Counted | None =
         chain_table(documents, counted)
 
     emit({"chains": documents, "seconds": seconds}, render)
+    # Those of other namespaces are none that a guard of this one could mean.
+    told.shown(each for each in documents if each["netns"] == settings.netns)
 
 
 def count(found: Found, seconds: float, others: Iterable[Path]) -> Counted:

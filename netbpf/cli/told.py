@@ -10,15 +10,17 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-from collections.abc import Iterable
-from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from netbpf.errors import NetbpfError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import Any
+
     from netbpf.bpf.chain import Chain, Entry
     from netbpf.bpf.mprog import Hooks
+    from netbpf.cli.output import Document
 
 FOLDER = "/run/netbpf"
 _FILE = f"{FOLDER}/revisions"
@@ -26,24 +28,40 @@ _LARGEST = 1 << 20
 _KEPT = 1 << 19
 
 
-def remember(chains: Iterable[tuple[int, Chain]]) -> None:
-    """Note chains down, each with its namespace's inode, where that is possible."""
+def shown(documents: Iterable[Document]) -> None:
+    """Note down chains of the caller's namespace, as `tcx show` has them."""
+    _remember(
+        [
+            each["ifindex"],
+            each["hook"],
+            each["revision"],
+            [
+                [e["prog"]["id"], e["link"] and e["link"]["id"], e["prog"]["name"]]
+                for e in each["entries"]
+            ],
+        ]
+        for each in documents
+    )
+
+
+def now(hooks: Hooks, ifindex: int, hook: str) -> None:
+    """Note down the chain of a device in the caller's namespace, as it is now."""
+    try:
+        chain = hooks.chain(ifindex, hook)
+    except NetbpfError:
+        # The device may have gone by now.
+        return
+    entries = [[e.prog_id, e.link_id, _name(e)] for e in chain.entries]
+    _remember([[ifindex, hook, chain.revision, entries]])
+
+
+def _remember(rows: Iterable[Sequence[Any]]) -> None:
+    """Each row is ifindex, hook, revision and entries: program, link, the program's name."""
     import json
 
-    text = "".join(
-        json.dumps(
-            [
-                inode,
-                chain.ifindex,
-                chain.hook,
-                chain.revision,
-                [[e.prog_id, e.link_id, _name(e)] for e in chain.entries],
-            ]
-        )
-        + "\n"
-        for inode, chain in chains
-        if chain.revision
-    )
+    inode = _inode()
+    # An empty netkit side tells no revision.
+    text = "".join(json.dumps([inode, *row]) + "\n" for row in rows if row[2])
     if not text or os.geteuid() != 0:
         return
     try:
@@ -62,12 +80,6 @@ def remember(chains: Iterable[tuple[int, Chain]]) -> None:
     except OSError:
         # A read-only or full /run, another netbpf at this very moment: only the comfort is lost.
         pass
-
-
-def now(hooks: Hooks, ifindex: int, hook: str) -> None:
-    """Note down the chain of a device in the namespace where the caller stands."""
-    with suppress(NetbpfError):
-        remember([(_inode(), hooks.chain(ifindex, hook))])
 
 
 def expected(ifindex: int, hook: str, revision: int | None) -> Chain | int | None:

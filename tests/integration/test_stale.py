@@ -50,6 +50,8 @@ def test_the_library_takes_the_chain_that_was_read(site: Site, load: Load) -> No
 def test_the_command_line_remembers_what_it_told(site: Site, load: Load) -> None:
     place = ("-n", site.ns.name, site.device, site.hook)
     made = ok(site.noun, "attach", *place, "builtin:count")["attached"]
+    view = ok(*(("tcx", "show") if site.noun == "tcx" else ("netkit", "chain")), *place)
+    assert [chain["revision"] for chain in view["chains"]] == [made["revision"]]
     # Somebody else changes the chain.
     other = load(programs.NEXT, "other")
     site.attach(other, link=False, first=True)
@@ -86,19 +88,25 @@ def test_what_is_noted_is_only_roots_and_stays_small(
 ) -> None:
     from netbpf.bpf.chain import Chain, Entry
 
-    chain = Chain(7, "ingress", 5, (Entry(0, 2**31, None),))
-    told.remember([(1, chain)])
+    def tell(revision: int) -> None:
+        prog = {"id": 2**31, "name": "gone"}
+        entry = {"prog": prog, "link": None}
+        row = {"ifindex": 7, "hook": "ingress", "revision": revision, "entries": [entry]}
+        told.shown([row])
+
+    monkeypatch.setattr(told, "_inode", lambda: 1)
+    tell(5)
     assert oct(notes.stat().st_mode & 0o777) == "0o600"
     assert oct(notes.parent.stat().st_mode & 0o777) == "0o700"
     monkeypatch.setattr(told, "_LARGEST", 4000)
     monkeypatch.setattr(told, "_KEPT", 2000)
-    monkeypatch.setattr(told, "_inode", lambda: 1)
     for revision in range(6, 206):
-        told.remember([(1, Chain(7, "ingress", revision, chain.entries))])
+        tell(revision)
         assert notes.stat().st_size < 4100
     found = told.expected(7, "ingress", 205)
     assert isinstance(found, Chain)
-    assert found.entries == chain.entries
+    assert found.entries == (Entry(0, 2**31, None),)
+    assert str(found) == "0 gone (id:2147483648)"
     assert told.expected(7, "ingress", 6) == 6, "what is old was let go"
     # Another's file is not believed, nor is one that others can write.
     notes.chmod(0o666)
@@ -106,7 +114,7 @@ def test_what_is_noted_is_only_roots_and_stays_small(
     notes.chmod(0o600)
     os.chown(notes, 65534, 65534)
     assert told.expected(7, "ingress", 205) == 205
-    told.remember([(1, chain)])
+    tell(206)
 
 
 @pytest.mark.needs("tcx")
@@ -119,4 +127,4 @@ def test_a_spoilt_note_is_no_error(notes: Path, monkeypatch: pytest.MonkeyPatch)
     notes.unlink()
     notes.symlink_to("/etc/passwd")
     assert told.expected(7, "ingress", 5) == 5
-    told.remember([])
+    told.shown([])
