@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 from netbpf.bpf import macros, uapi
 
@@ -46,11 +47,16 @@ _TABLE: tuple[tuple[str, str, str | None, int], ...] = (
     ("netkit/peer", "SCHED_CLS", "NETKIT_PEER", 0),
     ("tracepoint+", "TRACEPOINT", None, 0),
     ("tp+", "TRACEPOINT", None, 0),
+    ("tracepoint.s+", "TRACEPOINT", None, _SLEEPABLE),
+    ("tp.s+", "TRACEPOINT", None, _SLEEPABLE),
     ("raw_tracepoint+", "RAW_TRACEPOINT", None, 0),
     ("raw_tp+", "RAW_TRACEPOINT", None, 0),
+    ("raw_tracepoint.s+", "RAW_TRACEPOINT", None, _SLEEPABLE),
+    ("raw_tp.s+", "RAW_TRACEPOINT", None, _SLEEPABLE),
     ("raw_tracepoint.w+", "RAW_TRACEPOINT_WRITABLE", None, 0),
     ("raw_tp.w+", "RAW_TRACEPOINT_WRITABLE", None, 0),
     ("tp_btf+", "TRACING", "TRACE_RAW_TP", 0),
+    ("tp_btf.s+", "TRACING", "TRACE_RAW_TP", _SLEEPABLE),
     ("fentry+", "TRACING", "TRACE_FENTRY", 0),
     ("fmod_ret+", "TRACING", "MODIFY_RETURN", 0),
     ("fexit+", "TRACING", "TRACE_FEXIT", 0),
@@ -127,12 +133,64 @@ _TABLE: tuple[tuple[str, str, str | None, int], ...] = (
 )
 
 
+# How a program is attached that names its target itself: by the first word of its section's name,
+# without what stands behind a dot; with "multi" or "session" behind it, by both.
+_ATTACH = {
+    "kprobe": "kprobe",
+    "kretprobe": "kprobe",
+    "uprobe": "uprobe",
+    "uretprobe": "uprobe",
+    "kprobe.multi": "kprobe_multi",
+    "kretprobe.multi": "kprobe_multi",
+    "kprobe.session": "kprobe_session",
+    "uprobe.multi": "uprobe_multi",
+    "uretprobe.multi": "uprobe_multi",
+    "uprobe.session": "uprobe_multi",
+    "ksyscall": "ksyscall",
+    "kretsyscall": "ksyscall",
+    "usdt": "usdt",
+    "tracepoint": "tracepoint",
+    "tp": "tracepoint",
+    "raw_tracepoint": "raw_tracepoint",
+    "raw_tp": "raw_tracepoint",
+    "tp_btf": "trace",
+    "fentry": "trace",
+    "fexit": "trace",
+    "fmod_ret": "trace",
+    "fsession": "trace",
+    "freplace": "trace",
+    "fentry.multi": "tracing_multi",
+    "fexit.multi": "tracing_multi",
+    "fsession.multi": "tracing_multi",
+    "lsm": "lsm",
+    "iter": "iter",
+}
+_TARGET = frozenset({"trace", "lsm", "iter"})
+# libbpf's SEC_ATTACHABLE_OPT.
+_OPTIONAL = frozenset(
+    {
+        "xdp",
+        "sockops",
+        "sk_skb/stream_parser",
+        "sk_skb/stream_verdict",
+        "sk_skb/verdict",
+        "sk_msg",
+        "lirc_mode2",
+        "flow_dissector",
+        "cgroup_skb/ingress",
+        "cgroup_skb/egress",
+        "cgroup/sock",
+        "cgroup/dev",
+    }
+)
+
+
 @dataclass(slots=True, frozen=True)
 class SectionMeaning:
     """What a section's name says; ``type`` 0 where it says nothing.
 
     ``extra`` is what stands behind the name (``fentry/tcp_connect``: ``tcp_connect``),
-    ``autoload`` is false for a leading ``?``.
+    ``autoload`` is false for a leading ``?``. The others are those of ``ProgramSpec``.
     """
 
     type: int
@@ -140,23 +198,45 @@ class SectionMeaning:
     flags: int
     extra: str
     autoload: bool
+    attach: str = ""
+    needs_target: bool = False
+    attach_type_optional: bool = False
+
+
+@cache
+def _entries() -> dict[str, tuple[str, str, str | None, int]]:
+    return {entry[0].removesuffix("+"): entry for entry in _TABLE}
+
+
+def _entry(name: str) -> tuple[str, str, str | None, int] | None:
+    # An exact name, or what stands before the first "/" of a name that takes an argument.
+    exact = _entries().get(name)
+    if exact is not None:
+        return exact
+    first = _entries().get(name.partition("/")[0])
+    return first if first is not None and first[0].endswith("+") and "/" in name else None
 
 
 def meaning(section: str) -> SectionMeaning:
     """What the name of a program's section says; an unknown name gives type 0."""
     autoload = not section.startswith("?")
     name = section.removeprefix("?")
-    for pattern, prog, attach, flags in _TABLE:
-        base = pattern.removesuffix("+")
-        if name == base or (pattern != base and name.startswith(base + "/")):
-            return SectionMeaning(
-                type=getattr(uapi, f"BPF_PROG_TYPE_{prog}"),
-                expected_attach_type=getattr(uapi, f"BPF_{attach}", 0) if attach else 0,
-                flags=flags,
-                extra=name[len(base) + 1 :],
-                autoload=autoload,
-            )
-    return SectionMeaning(0, 0, 0, "", autoload)
+    entry = _entry(name)
+    if entry is None:
+        return SectionMeaning(0, 0, 0, "", autoload)
+    pattern, prog, attach_type, flags = entry
+    base = pattern.removesuffix("+")
+    how = _ATTACH.get(base.removesuffix(".s").removesuffix(".w"), "")
+    return SectionMeaning(
+        type=getattr(uapi, f"BPF_PROG_TYPE_{prog}"),
+        expected_attach_type=getattr(uapi, f"BPF_{attach_type}", 0) if attach_type else 0,
+        flags=flags,
+        extra=name[len(base) + 1 :],
+        autoload=autoload,
+        attach=how,
+        needs_target=how in _TARGET or base == "lsm_cgroup",
+        attach_type_optional=base in _OPTIONAL,
+    )
 
 
 def names() -> list[str]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
 from netbpf.bpf import uapi
+from netbpf.btf import types as t
 from netbpf.btf.blob import Btf
 from netbpf.btf.ext import CoreRelo, FuncInfo, LineInfo
 from netbpf.errors import ObjectFileError
 
-RelocationKind = Literal["map", "data", "call", "function", "extern"]
+RelocationKind = Literal["map", "data", "call", "function", "extern", "arena", "jump_table"]
+Binding = Literal["static", "global", "weak"]
+KconfigType = Literal["bool", "tristate", "char", "integer", "string"]
 
 
 @dataclass(slots=True, frozen=True)
@@ -21,7 +24,8 @@ class Relocation:
     ``offset`` is in bytes from the start of its function. ``map``: ``target`` names a map;
     ``data``: a data section, and ``value`` is an offset in it; ``call`` and ``function`` (its
     address): the function at byte ``value`` of section number ``section``; ``extern``: a name that
-    is not defined here.
+    is not defined here; ``arena``: a map of type arena, and ``value`` is an offset in the image of
+    its variables; ``jump_table``: ``size`` bytes at ``value`` of the object's jump tables.
     """
 
     offset: int
@@ -29,13 +33,15 @@ class Relocation:
     target: str
     section: int = 0
     value: int = 0
+    size: int = 0
 
 
 @dataclass(slots=True, frozen=True)
 class Function:
     """A function's instructions in the file's byte order, and what refers to them.
 
-    The offsets in ``lines`` and ``core`` are in bytes from its own start.
+    The offsets in ``lines`` and ``core`` are in bytes from its own start. A ``hidden`` function is
+    global in C, and verified with its callers like a static one.
     """
 
     name: str
@@ -47,6 +53,8 @@ class Function:
     info: FuncInfo | None = field(default=None, repr=False)
     lines: tuple[LineInfo, ...] = field(default=(), repr=False)
     core: tuple[CoreRelo, ...] = field(default=(), repr=False)
+    binding: Binding = "global"
+    hidden: bool = False
 
     @property
     def key(self) -> tuple[int, int]:
@@ -59,6 +67,11 @@ class ProgramSpec:
     """A program: an entry function and what its section's name says.
 
     ``type`` 0: the name says nothing. ``extra`` is the rest of the name (``fentry/NAME``).
+    ``attach`` says in a word how such a program is attached without a target of the caller's
+    (``kprobe``, ``trace``, ``iter``), empty where that cannot be. ``needs_target``: the kernel
+    wants the BTF id of what ``extra`` names. ``attach_type_optional``: old kernels want no attach
+    type (before Linux 4.17). ``exception_callback`` is the global sub-program to call when the
+    program throws.
     """
 
     name: str
@@ -69,6 +82,10 @@ class ProgramSpec:
     extra: str
     autoload: bool
     function: Function = field(repr=False)
+    attach: str = ""
+    needs_target: bool = False
+    attach_type_optional: bool = False
+    exception_callback: str = ""
 
     @property
     def type_name(self) -> str:
@@ -77,12 +94,29 @@ class ProgramSpec:
 
 
 @dataclass(slots=True, frozen=True)
+class StructOps:
+    """The initial value of a struct of the kernel that is made of programs.
+
+    ``programs`` are its function pointers that point to programs of the object: member, offset in
+    the struct, program. With ``link`` it is registered by a link, without as it is written.
+    """
+
+    section: str
+    type_name: str
+    type_id: int
+    data: bytes = field(repr=False)
+    programs: tuple[tuple[str, int, str], ...] = ()
+    link: bool = False
+
+
+@dataclass(slots=True, frozen=True)
 class MapSpec:
     """A map as the object defines it; sizes in bytes.
 
     ``contents`` is the initial value of a data section (``section`` its name, empty for others).
     ``slots`` are initial values of a map of maps or programs: index and the name of what goes
-    there. Key and value type ids are 0 where there are none.
+    there. Key and value type ids are 0 where there are none. Without ``autocreate`` (a ``?`` before
+    the section's name) the map is made only when asked for.
     """
 
     name: str
@@ -100,6 +134,8 @@ class MapSpec:
     slots: tuple[tuple[int, str], ...] = ()
     section: str = ""
     contents: bytes | None = field(default=None, repr=False)
+    autocreate: bool = True
+    struct_ops: StructOps | None = None
 
     @property
     def type_name(self) -> str:
@@ -114,11 +150,49 @@ class MapSpec:
 
 @dataclass(slots=True, frozen=True)
 class Extern:
-    """A name that the kernel or its configuration has to define."""
+    """A name that the kernel or its configuration has to define.
+
+    ``btf_id`` is its VAR or FUNC, ``type_id`` its type under all typedefs and qualifiers: 0 (void)
+    for a variable of the kernel of which only the address is wanted. ``kconfig`` is what kind of
+    value ``.kconfig`` has to hold, at ``offset`` in ``size`` bytes.
+    """
 
     name: str
     section: str
     weak: bool
+    btf_id: int = 0
+    type_id: int = 0
+    function: bool = False
+    kconfig: KconfigType | None = None
+    signed: bool = False
+    offset: int = 0
+    size: int = 0
+
+
+@dataclass(slots=True, frozen=True)
+class Arena:
+    """The variables that live in an arena: the ``map``, and their initial image.
+
+    ``value_type_id`` is the DATASEC that describes them, 0 where there is none.
+    """
+
+    map: str
+    section: str
+    value_type_id: int
+    contents: bytes = field(repr=False)
+
+
+@dataclass(slots=True, frozen=True)
+class Global:
+    """A variable in a data section; ``map`` is the map of the section."""
+
+    name: str
+    map: str
+    section: str
+    type_id: int
+    offset: int
+    size: int
+    static: bool
 
 
 @dataclass(slots=True, frozen=True)
@@ -126,8 +200,8 @@ class ObjectSpec:
     """All that an object file holds; the same on every machine.
 
     ``functions`` are the sub-programs, by section number and offset. ``btf`` has the sizes and
-    offsets of its data sections filled in. ``not_yet`` names sections that the loader cannot deal
-    with.
+    offsets of its data sections filled in. ``jump_tables`` is a section of 64-bit offsets into
+    functions, made of ``switch`` statements. ``not_yet`` is always empty.
     """
 
     path: str
@@ -141,6 +215,26 @@ class ObjectSpec:
     externs: tuple[Extern, ...]
     btf: Btf | None = field(repr=False)
     not_yet: tuple[str, ...] = ()
+    arena: Arena | None = None
+    jump_tables: bytes = field(default=b"", repr=False)
+
+    def globals(self) -> Iterator[Global]:
+        """The variables that have types in the BTF, section by section, by rising offset."""
+        places = [(m.name, m.section, m.value_type_id) for m in self.maps if m.section]
+        if self.arena is not None:
+            places.append((self.arena.map, self.arena.section, self.arena.value_type_id))
+        for name, section, type_id in places:
+            layout = self.btf.type(type_id) if type_id and self.btf is not None else None
+            if not isinstance(layout, t.DataSec):
+                continue
+            assert self.btf is not None
+            for place in layout.variables:
+                found = self.btf.type(place.type_id)
+                if isinstance(found, t.Var):
+                    static = found.linkage == t.LINKAGE_STATIC
+                    yield Global(
+                        found.name, name, section, found.type_id, place.offset, place.size, static
+                    )
 
     def program(self, name: str) -> ProgramSpec:
         """The program called ``name``.

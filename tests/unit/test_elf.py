@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from netbpf.bpf import uapi
 from netbpf.elf import ObjectSpec, open_object, sections
-from netbpf.elf.maps import kernel_name
+from netbpf.elf.data import kernel_name
 from netbpf.errors import NetbpfError, NotFoundError, ObjectFileError
 from netbpf.loader import relocate
 from tests.netns_fixtures.objects import build
@@ -242,7 +242,7 @@ SEC("tc") int counts(struct __sk_buff *skb)
             "struct { __uint(type, 1); __uint(key_size, 8); __type(key, int); } "
             'wrong SEC(".maps");' + TWICE,
             (),
-            "its key has 4 bytes, key_size says 8",
+            "map wrong: key_size is both 8 and 4",
         ),
         (
             'struct { __uint(type, 1); __uint(pinning, 7); } wrong SEC(".maps");' + TWICE,

@@ -1,0 +1,104 @@
+"""What a compiler leaves to the loader in the BTF of an object: sizes, offsets, linkages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from netbpf.btf import types as t
+from netbpf.btf.blob import Btf
+from netbpf.btf.patch import patched
+from netbpf.elf import file as elf_file
+from netbpf.elf.externs import KCONFIG, KSYMS
+from netbpf.elf.file import ElfFile
+from netbpf.elf.spec import Extern
+
+_Layouts = dict[int, tuple[int, dict[int, int]]]
+# The loader copies BTF and decodes much of it; a kernel's own has 6 MB.
+_MAX_BTF = 16 << 20
+
+
+def read_btf(elf: ElfFile) -> Btf | None:
+    """The BTF as it is in the file; None where there is none."""
+    section = elf.section(".BTF")
+    if section is None:
+        return None
+    if section.size > _MAX_BTF:
+        raise elf.error(f"{section.size} bytes are too many", section=".BTF")
+    btf = Btf.parse(elf.content(section))
+    if btf.byteorder != elf.byteorder:
+        raise elf.error("its byte order is not that of the file", section=".BTF")
+    return btf
+
+
+def completed(elf: ElfFile, btf: Btf, externs: Sequence[Extern]) -> Btf:
+    """The BTF with sections laid out, hidden names static, and a place for each kconfig value."""
+    layouts = _layouts(elf, btf)
+    linkages = _hidden(elf, btf)
+    values = {e.btf_id: e for e in externs if e.section == KCONFIG}
+    type_id = btf.find(KCONFIG, t.KIND_DATASEC)
+    if values and type_id is not None:
+        section = btf.type(type_id)
+        assert isinstance(section, t.DataSec)
+        missing = next((v for v in section.variables if v.type_id not in values), None)
+        if missing is not None:
+            name = btf.type(missing.type_id).name
+            raise elf.error(f"there is no symbol for {name or 'a value'}", section=KCONFIG)
+        layouts[type_id] = (
+            max(e.offset + e.size for e in values.values()),
+            {e.btf_id: e.offset for e in values.values()},
+        )
+        linkages.update(dict.fromkeys(values, t.LINKAGE_GLOBAL))
+    return Btf.parse(patched(btf, datasecs=layouts, linkages=linkages))
+
+
+def _layouts(elf: ElfFile, btf: Btf) -> _Layouts:
+    # The compiler leaves the sizes of sections, and where in them global variables lie, to the
+    # linker; a file that bpftool has linked has them filled in.
+    places = {
+        (s.section, s.name): s.value
+        for s in elf.symbols()
+        if s.name and s.bind != elf_file.STB_LOCAL and s.type == elf_file.STT_OBJECT
+    }
+    layouts: _Layouts = {}
+    for type_id in btf.ids_of_kind(t.KIND_DATASEC):
+        found = btf.type(type_id)
+        assert isinstance(found, t.DataSec)
+        if found.name in (KCONFIG, KSYMS):
+            continue
+        section = elf.section(found.name)
+        if section is None or not section.size:
+            raise elf.error(
+                "the BTF describes it, and it is not there or empty", section=found.name or ".BTF"
+            )
+        variables = [(v, btf.type(v.type_id)) for v in found.variables]
+        if any(not isinstance(inner, t.Var) for _, inner in variables):
+            raise elf.error("the BTF has something other than a variable in it", section=found.name)
+        if found.size:
+            # Sorted all the same: the kernel wants it, and libbpf does it.
+            layouts[type_id] = (found.size, {})
+            continue
+        offsets = {}
+        for variable, inner in variables:
+            if isinstance(inner, t.Var) and inner.linkage == t.LINKAGE_GLOBAL:
+                if (section.index, inner.name) not in places:
+                    raise elf.error(
+                        f"no symbol {inner.name} in section {found.name}", section=".BTF"
+                    )
+                offsets[variable.type_id] = places[section.index, inner.name]
+        if max(section.size, *offsets.values(), 0) > 0xFFFFFFFF:
+            raise elf.error("it is larger than 4 GB", section=section.name)
+        layouts[type_id] = (section.size, offsets)
+    return layouts
+
+
+def _hidden(elf: ElfFile, btf: Btf) -> dict[int, int]:
+    # A function that is global in C but hidden is verified with its callers, like a static one;
+    # a hidden variable is none of the object's interface.
+    linkages = {}
+    for symbol in elf.symbols():
+        if symbol.hidden and symbol.section != elf_file.SHN_UNDEF:
+            kind = t.KIND_FUNC if symbol.type == elf_file.STT_FUNC else t.KIND_VAR
+            type_id = btf.find(symbol.name, kind)
+            if type_id is not None:
+                linkages[type_id] = t.LINKAGE_STATIC
+    return linkages
