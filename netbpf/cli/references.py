@@ -49,10 +49,17 @@ def program(
         spec = _fitting(obj.spec, source[1], hook)
         for variable in variables:
             obj.set(*_assignment(variable))
+        looked = None
         if hook is not None and spec.type == uapi.BPF_PROG_TYPE_SCHED_CLS:
-            tell(spec.name, code.of(obj, spec), hook, strict)
+            looked = code.of(obj, spec)
+            if not looked.opaque:
+                tell(spec.name, looked, hook, strict)
         obj.load(only=[spec.name])
-        yield obj.programs[spec.name]
+        loaded = obj.programs[spec.name]
+        if hook is not None and looked is not None and looked.opaque:
+            # What depends on the kernel is decided now.
+            tell(spec.name, loaded, hook, strict)
+        yield loaded
 
 
 def check(

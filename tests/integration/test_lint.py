@@ -19,7 +19,7 @@ from netbpf.bpf.insns import Code
 from netbpf.bpf.lint import findings, warnings
 from netbpf.bpf.paths import explore
 from netbpf.loader import code as loader_code
-from tests.netns_fixtures import hooks, programs
+from tests.netns_fixtures import hooks, objects, programs
 from tests.netns_fixtures.cli import Result, netbpf, ok
 from tests.netns_fixtures.clsact import Clsact
 from tests.netns_fixtures.hooks import Site
@@ -213,6 +213,26 @@ def test_strict_takes_what_works(site: Site, compiled: Compiled) -> None:
     assert words(site, "attach", f"{file}:constant", "--strict").status == 0
     result = words(site, "attach", f"{file}:constant", "--strict", "--set", "mode=2")
     assert (result.status, result.error["code"]) == (1, "lint")
+
+
+WEAK = """
+extern const int no_such_symbol __ksym __weak;
+SEC("tc") int weak(struct __sk_buff *skb) { return &no_such_symbol ? 4 : 5; }
+"""
+
+
+def test_what_depends_on_the_kernel_is_told_once_it_is_loaded(site: Site) -> None:
+    file = objects.build(WEAK, name="weak")
+    assert lint_of(file, site.hook)["findings"] == []
+    before = site.chain()
+    refused = words(site, "attach", file, "--strict")
+    assert (refused.status, refused.error["code"]) == (1, "lint")
+    assert site.chain() == before
+    assert site.own_pins() == []
+    result = words(site, "attach", file)
+    assert result.status == 0
+    (line,) = result.err.splitlines()
+    assert "weak returns QUEUED (5)" in line
 
 
 def lint_of(program: object, hook: str, *more: object) -> Any:
