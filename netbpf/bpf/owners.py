@@ -35,13 +35,25 @@ def link_owners(link_ids: Collection[int]) -> dict[int, list[Owner]]:
 def _links_of(pid: str) -> list[int]:
     found = []
     try:
-        for fd in os.listdir(f"/proc/{pid}/fd"):
-            if ANON_INODES.get(os.readlink(f"/proc/{pid}/fd/{fd}")) == "link":
-                with open(f"/proc/{pid}/fdinfo/{fd}") as lines:
-                    found += [int(line.split()[1]) for line in lines if line.startswith("link_id:")]
+        # By the open folder: a whole path costs a third more, and there are thousands.
+        folder = os.open(f"/proc/{pid}/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
         # Processes come and go, and some are not ours to look into.
+        return []
+    try:
+        for fd in os.listdir(folder):
+            try:
+                if ANON_INODES.get(os.readlink(fd, dir_fd=folder)) == "link":
+                    with open(f"/proc/{pid}/fdinfo/{fd}") as lines:
+                        found += [int(x.split()[1]) for x in lines if x.startswith("link_id:")]
+            except OSError:
+                # The process closed this one meanwhile.
+                continue
+    except OSError:
+        # It ended.
         pass
+    finally:
+        os.close(folder)
     return found
 
 

@@ -27,6 +27,9 @@ def ran(arguments: Sequence[str]) -> bool:
     try:
         show_tcx(device, hook)
     except Exception:
+        if settings.told:
+            # It is printed already, and must not be twice.
+            raise
         # Told by the parser's way, in its words and with its status.
         settings.reset()
         return False
