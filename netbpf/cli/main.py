@@ -30,6 +30,7 @@ class Nouns(LazyGroup):
         "link": "netbpf.cli.link",
         "map": "netbpf.cli.map",
         "btf": "netbpf.cli.btf",
+        "object": "netbpf.cli.object",
         "explain": "netbpf.cli.explain",
         "watch": "netbpf.cli.watch",
     }

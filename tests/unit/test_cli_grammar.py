@@ -18,7 +18,19 @@ from netbpf.cli.command import Command
 from netbpf.cli.settings import settings
 from tests.netns_fixtures.cli import own_signals
 
-NOUNS = ["netkit", "lease", "tcx", "netns", "prog", "link", "map", "btf", "explain", "watch"]
+NOUNS = [
+    "netkit",
+    "lease",
+    "tcx",
+    "netns",
+    "prog",
+    "link",
+    "map",
+    "btf",
+    "object",
+    "explain",
+    "watch",
+]
 
 
 def run(*arguments: str) -> tuple[int, str, str]:
