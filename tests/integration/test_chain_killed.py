@@ -1,6 +1,7 @@
 """A command killed at any of its steps: the chain is as it was, or the one change is complete.
 
-A step is a call of bpf(2) or a change to a folder; the process is killed right before each in turn.
+A step is a call of bpf(2) or a change to a folder; the process is killed right before each in turn,
+except that of several looks in a row only the first is a step.
 """
 
 from __future__ import annotations
@@ -27,9 +28,15 @@ from tests.netns_fixtures.hooks import Site
 FOLDER_CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link"}
 """Python's audit events."""
 
-BPF_CHANGES = {
+CHANGES = {
     *(uapi.BPF_PROG_ATTACH, uapi.BPF_PROG_DETACH, uapi.BPF_OBJ_PIN),
     *(uapi.BPF_LINK_CREATE, uapi.BPF_LINK_UPDATE, uapi.BPF_LINK_DETACH),
+}
+
+LOOKS = {
+    *(uapi.BPF_OBJ_GET, uapi.BPF_OBJ_GET_INFO_BY_FD, uapi.BPF_PROG_QUERY),
+    *(uapi.BPF_PROG_GET_NEXT_ID, uapi.BPF_LINK_GET_NEXT_ID),
+    *(uapi.BPF_PROG_GET_FD_BY_ID, uapi.BPF_LINK_GET_FD_BY_ID),
 }
 
 IN_LAB = "NETBPF_LAB" in os.environ
@@ -58,23 +65,24 @@ def killed_before(step: int, *arguments: object) -> bool:
 
 
 def _die_before(step: int) -> None:
-    steps, real, changed = itertools.count(), libc.bpf, False
+    steps, real, last = itertools.count(), libc.bpf, "other"
 
-    def one_more(change: bool) -> None:
-        nonlocal changed
-        # A guest's processor is emulated: there only what changes something, and what follows.
-        counts = change or changed or not IN_LAB
-        changed = change
+    def one_more(kind: str) -> None:
+        nonlocal last
+        # Between two looks nothing is different. A guest's processor is emulated: there only
+        # what changes the chain or a folder, and what follows.
+        counts = "change" in (kind, last) or (not IN_LAB and (kind, last) != ("look", "look"))
+        last = kind
         if counts and next(steps) == step:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def counted(cmd: int, *rest: Any) -> int:
-        one_more(cmd in BPF_CHANGES)
+        one_more("change" if cmd in CHANGES else "look" if cmd in LOOKS else "other")
         return real(cmd, *rest)
 
     def audited(event: str, _: object) -> None:
         if event in FOLDER_CHANGES:
-            one_more(True)
+            one_more("change")
 
     libc.bpf = counted
     sys.addaudithook(audited)
