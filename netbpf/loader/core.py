@@ -81,11 +81,12 @@ def fit(
                 known[relo.type_id] = left
             applied = core.apply(insns, relo.offset, answer, spec.byteorder)
         except core.CoreError as error:
+            entry = any(p.function.key == function.key for p in spec.programs)
             where = _source(btf, function, relo.offset)
             raise ObjectFileError(
                 spec.path,
-                f"function {function.name}: relocation {relo.number}"
-                f"{f' at {where}' if where else ''}: {error}",
+                f"{'program' if entry else 'function'} {function.name}: relocation {relo.number}: "
+                f"{error}{f' (at {where})' if where else ''}",
                 section=function.section,
             ) from error
         if not applied:
