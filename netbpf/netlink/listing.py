@@ -7,6 +7,7 @@ A list of chains needs names and numbers, not `links.Link`: 1000 devices take 6 
 from __future__ import annotations
 
 import _socket
+import errno
 import os
 import struct
 
@@ -117,6 +118,8 @@ def _received(asking: _socket.socket) -> tuple[list[tuple[bytes, int, int]], boo
         at, end = 0, len(datagram)
         while at < end:
             length, kind, flags, _, _ = unpack(datagram, at)
+            if length < _HEADER.size:
+                raise OSError(errno.EBADMSG, "a netlink answer is cut short")
             all_flags |= flags
             if kind in (_NLMSG_DONE, _NLMSG_ERROR):
                 (number,) = _INT.unpack_from(datagram, at + _HEADER.size)

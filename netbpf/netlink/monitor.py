@@ -121,6 +121,8 @@ def _parsed(datagram: bytes) -> Iterator[Heard]:
     at, end = 0, len(datagram)
     while at + _HEADER.size + _IFINFO.size <= end:
         length, kind, _, _, _ = _HEADER.unpack_from(datagram, at)
+        if length < _HEADER.size:
+            raise OSError(errno.EBADMSG, "a netlink message is cut short")
         start, at = at, at + ((length + 3) & ~3)
         if length < _HEADER.size + _IFINFO.size or kind not in (RTM_NEWLINK, RTM_DELLINK):
             continue

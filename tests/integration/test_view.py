@@ -9,6 +9,7 @@ import re
 import socket
 import struct
 import termios
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -358,3 +359,28 @@ def test_the_quick_way_says_the_same(tcx_site: Site, load: Load) -> None:
             assert (quick.returncode, parsed.returncode) == (status, status)
             assert quick.stdout == parsed.stdout
             assert "error" in json.loads(quick.stdout)
+
+
+def test_many_threads_ask_at_once(load: Load) -> None:
+    """Buffers are used again, and never by two threads."""
+    with hooks.site("tcx-ingress") as one, hooks.site("tcx-egress") as other:
+        expected = {}
+        for count, site in ((3, one), (5, other)):
+            for _ in range(count):
+                site.attach(load(NEXT), link=False)
+            expected[site.ns.inode] = site.ids()
+        wrong: list[object] = []
+
+        def ask(site: Site) -> None:
+            with entered(site.ns):
+                for _ in range(2000):
+                    found = [each.prog_id for each in tcx.chain(site.ifindex, site.hook).entries]
+                    if found != expected[site.ns.inode]:
+                        wrong.append(found)
+
+        threads = [threading.Thread(target=ask, args=(site,)) for site in (one, other) * 4]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert not wrong
