@@ -10,7 +10,7 @@ from netbpf.btf.blob import Btf
 from netbpf.btf.errors import BtfFormatError
 
 POINTER = 8
-_MAX_DEPTH = 64
+_MAX_DEPTH = 32
 _ALIGNMENTS = frozenset({1, 2, 4, 8, 16})
 _UNITS = {1: "char", 2: "short", 4: "int", 8: "long"}
 

@@ -15,7 +15,7 @@ INLINE = 8
 
 Parts = tuple[str, str, int]
 
-_MAX_DEPTH = 128
+_MAX_DEPTH = 64
 # Prototypes that take prototypes double in length with each level; those of kernels stay far below.
 _MAX_LENGTH = 1 << 20
 _WORDS = frozenset({"char", "short", "int", "long", "signed", "unsigned", "_Bool", "__int128"})

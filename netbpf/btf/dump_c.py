@@ -57,7 +57,9 @@ _BEFORE_C23 = "#if !defined(__STDC_VERSION__) || __STDC_VERSION__ < 202311L\n{}#
 
 # How far a type is: not named yet, its name known, in the middle of its definition, defined.
 _NEW, _DECLARED, _BUSY, _DONE = range(4)
-_MAX_DEPTH = 200
+# The kernel's own types need 13 and 7, and Python's stack does not hold much more.
+_MAX_DEPTH = 64
+_MAX_LEVEL = 32
 _MAX_LINES = 2_000_000
 _MAX_PADDINGS = 1024
 _NAMED = (t.KIND_STRUCT, t.KIND_UNION, t.KIND_FWD, t.KIND_TYPEDEF, t.KIND_ENUM, t.KIND_ENUM64)
@@ -259,21 +261,21 @@ class _Writer(Declarator):
         self._inlined.add(type_id)
         return self._enum(type_id, found, level)
 
-    def _record(self, type_id: int, found: t.Struct | t.Union, level: int) -> str:
+    def _record(
+        self, type_id: int, found: t.Struct | t.Union, level: int, named: bool = True
+    ) -> str:
         self._count(len(found.members) + 1)
+        if level > _MAX_LEVEL:
+            raise BtfFormatError(f"type {type_id} is nested too deeply")
         plan = self._layouts.plan(type_id)
         tab = "\t" * (level + 1)
-        word = self.named(type_id, found) if found.name else _keyword(found)
+        word = self.named(type_id, found) if found.name and named else _keyword(found)
         lines = [f"{word} {{"]
         gaps, tags = plan.gaps, self._decl_tags
         for index, member in enumerate(found.members):
             if index in gaps:
                 lines += self._gap(tab, gaps[index], plan.align)
-            before, behind, _ = self.parts(member.type_id, level + 1)
-            _, width = self._layouts.bits(member)
-            text = f"{tab}{before}{c_name(member.name)}{behind}".rstrip()
-            if width:
-                text += f": {width}"
+            text = f"{tab}{self._member(member, level + 1)}"
             if tags:
                 text += tags.get((type_id, index), "")
             lines.append(f"{text};")
@@ -289,6 +291,19 @@ class _Writer(Declarator):
             # On one line, as there is nothing to show.
             return f"{lines[0]}{end.lstrip()}"
         return "\n".join([*lines, end])
+
+    def _member(self, member: t.Member, level: int) -> str:
+        before, behind, _ = self.parts(member.type_id, level)
+        if not member.name:
+            under, found = self.btf.resolve(member.type_id)
+            if isinstance(found, t.Struct | t.Union) and found.name:
+                # Its members are those of the outer one, but only with -fms-extensions (the
+                # kernel's since Linux 6.19) may it stand here without a body.
+                const = "const " if before.startswith("const ") else ""
+                return const + self._record(under, found, level, named=False)
+        text = f"{before}{c_name(member.name)}{behind}".rstrip()
+        _, width = self._layouts.bits(member)
+        return f"{text}: {width}" if width else text
 
     def _gap(
         self, tab: str, gap: tuple[int, int], align: int, *, as_array: bool = False

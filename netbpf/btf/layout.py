@@ -187,7 +187,7 @@ class _Reader:
         members: tuple[Row, ...] | None = None
         holes: tuple[Hole, ...] = ()
         padding = 0
-        inner = self._opened(member.type_id, depth)
+        inner = self._opened(member, depth)
         if inner is not None:
             inner_id, found, anonymous = inner
             deeper = depth if anonymous else depth - 1
@@ -206,13 +206,15 @@ class _Reader:
             padding=padding,
         )
 
-    def _opened(self, type_id: int, depth: int) -> tuple[int, t.Struct | t.Union, bool] | None:
-        # The struct to open for a member of this type, and whether it has no name.
+    def _opened(self, member: t.Member, depth: int) -> tuple[int, t.Struct | t.Union, bool] | None:
+        # The struct to open for a member, and whether it is one without a name. A member without
+        # a name is as good as that: its members are those of the outer struct.
+        type_id = member.type_id
         named = False
         for _ in range(_MAX_DEPTH):
             found = self._btf.type(type_id)
             if isinstance(found, t.Struct | t.Union):
-                named = named or bool(found.name)
+                named = bool(member.name) and (named or bool(found.name))
                 return (type_id, found, not named) if depth > 0 or not named else None
             if not isinstance(found, t.Typedef | t.Qualifier | t.TypeTag | t.Array):
                 return None
