@@ -58,18 +58,11 @@ class Keeper:
         if self.how == "own":
             self.fs = lasting()
         elif self.how == "path":
-            path = os.path.abspath(self.path)
-            if path.startswith(f"{MOUNT}/"):
-                self.fs = lasting()
-                if self.fs.path != MOUNT:
-                    path = self.fs.path + path.removeprefix(MOUNT)
+            path, self.fs = settle(self.path)
             self.path = pins.check(path)
         if self.how == "own" and self.fs is not None:
             pins.check_writable(self.fs.path)
-        if self.fs is not None and self.fs.mounted:
-            note(f"mounted a bpffs on {MOUNT}")
-        if self.fs is not None and self.fs.holder is not None:
-            note(f"this bpffs goes when process {self.fs.holder} ends: it has its own mounts")
+        tell(self.fs)
 
     @contextmanager
     def keep(
@@ -89,17 +82,12 @@ class Keeper:
                 except BaseException:
                     pins.remove_folders(made)
                     raise
-                yield [self._shown(self.path)]
+                yield [shown(self.path, self.fs)]
             else:
                 assert self.fs is not None
                 inode = os.stat("/proc/thread-self/ns/net").st_ino
                 name = pins.name_for(inode, device, ifindex, hook, prog, link.id)
                 yield [pins.create_own(link.fileno(), self.fs, name, link.kind)]
-
-    def _shown(self, path: str) -> str:
-        if self.fs is not None and path.startswith(self.fs.path):
-            return self.fs.shown + path.removeprefix(self.fs.path)
-        return path
 
     def wait(self) -> None:
         """Hold on until Ctrl-C or SIGTERM, where that was asked for."""
@@ -108,6 +96,34 @@ class Keeper:
         note("holding the link; Ctrl-C releases it")
         interrupts.wait()
         note("released")
+
+
+def settle(path: str, *, mount: bool = True) -> tuple[str, BpfFs | None]:
+    """Where this process gets to ``path``, and the bpffs when it is the one of custom.
+
+    :param mount: False only looks; a bpffs that would have to be mounted is returned as such.
+    :raises NetbpfError: that bpffs goes when this command ends.
+    """
+    path = os.path.abspath(path)
+    if not f"{path}/".startswith(f"{MOUNT}/"):
+        return path, None
+    fs = lasting(mount=mount)
+    return fs.path + path.removeprefix(MOUNT), fs
+
+
+def shown(path: str, fs: BpfFs | None) -> str:
+    """``path`` as the bpffs' own mount namespace has it."""
+    if fs is not None and path.startswith(fs.path):
+        return fs.shown + path.removeprefix(fs.path)
+    return path
+
+
+def tell(fs: BpfFs | None) -> None:
+    """Note what is special about the bpffs."""
+    if fs is not None and fs.mounted:
+        note(f"mounted a bpffs on {MOUNT}")
+    if fs is not None and fs.holder is not None:
+        note(f"this bpffs goes when process {fs.holder} ends: it has its own mounts")
 
 
 def remove_pins(link_id: int, ref: str) -> list[str]:

@@ -6,11 +6,18 @@ from typing import Annotated
 
 import typer
 
-from netbpf.cli import lint, run
-from netbpf.cli.command import Command, Group
+from netbpf.cli import lint, load, run
+from netbpf.cli.command import ChangingCommand, Command, Group
 from netbpf.cli.output import emit, table
 
 app = typer.Typer(cls=Group, add_completion=False, help="The BPF programs of this machine.")
+
+
+app.command(
+    "load",
+    cls=ChangingCommand,
+    epilog="Example: netbpf prog load filter.o --pin /sys/fs/bpf/filter --set verdict=2",
+)(load.prog_load)
 
 
 app.command(

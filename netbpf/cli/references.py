@@ -48,7 +48,7 @@ def program(
     with loader.open(source[0]) as obj:
         spec = _fitting(obj.spec, source[1], hook)
         for variable in variables:
-            obj.set(*_assignment(variable))
+            obj.set(*assignment(variable))
         looked = None
         if hook is not None and spec.type == uapi.BPF_PROG_TYPE_SCHED_CLS:
             looked = code.of(obj, spec)
@@ -96,7 +96,7 @@ def examined(
 
     with loader.open(source[0]) as obj:
         for variable in variables:
-            obj.set(*_assignment(variable))
+            obj.set(*assignment(variable))
         obj.check()
         spec = _fitting(obj.spec, source[1], hook)
         _check_type(spec.name, spec.type, spec.type_name, hook)
@@ -173,8 +173,14 @@ def _loaded(text: str) -> Iterator[Program]:
         yield found
 
 
-def _assignment(text: str) -> tuple[str, str]:
+def assignment(
+    text: str, option: str = "--set", form: tuple[str, str] = ("VAR", "VALUE")
+) -> tuple[str, str]:
+    """The two sides of what was given to an option that takes ``VAR=VALUE``.
+
+    :raises ValueError: it is written otherwise.
+    """
     name, equals, value = text.partition("=")
     if not equals or not name:
-        raise ValueError(f"--set {text}: write VAR=VALUE")
+        raise ValueError(f"{option} {text}: write {'='.join(form)}")
     return name, value

@@ -78,6 +78,7 @@ def test_every_command_shows_an_example_and_takes_the_global_options() -> None:
             "gc",
             "move",
             "order",
+            "load",
         }
         assert ("--dry-run" in options) is changes, (noun, verb)
     assert {

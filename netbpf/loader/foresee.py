@@ -1,0 +1,47 @@
+"""What loading an object would make, with nothing made."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from netbpf.elf.spec import MapSpec, ProgramSpec
+from netbpf.loader import choose
+from netbpf.loader.object import Object
+
+
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """The programs and maps that ``load`` would make, with the sizes that were set.
+
+    ``shared`` are the names of maps that have a pin of their own (LIBBPF_PIN_BY_NAME).
+    """
+
+    programs: list[ProgramSpec]
+    maps: list[MapSpec]
+    shared: frozenset[str]
+
+
+def chosen(obj: Object) -> Foreseen:
+    """What ``load`` would make, as the file alone tells.
+
+    :raises ObjectFileError: there is nothing to load, or not on this machine.
+    """
+    obj.check()
+    maps = [spec for spec in obj._specs.values() if spec.autocreate]
+    shared = (m.name for m in maps if m.pinned_by_name and m.name not in obj._reused)
+    return Foreseen(choose.programs(obj.spec, (), obj._specs), maps, frozenset(shared))
+
+
+def foresee(obj: Object, *, btf: str | os.PathLike[str] | None = None) -> Foreseen:
+    """What ``load`` would make, fitted to the kernel's types; the verifier is not asked.
+
+    :param btf: as for ``load``.
+    :raises NetbpfError: the file wants what is not there.
+    """
+    found = chosen(obj)
+    with obj._own_errors():
+        for program in found.programs:
+            choose.check(obj.spec, program)
+        obj._fit(found.programs, btf)
+    return found

@@ -1,0 +1,368 @@
+"""``netbpf prog load``: pins all or none, bpftool and ls as witnesses."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from netbpf import loader
+from netbpf.bpf import syscall
+from netbpf.bpf.map import Map
+from netbpf.bpf.prog import Program
+from netbpf.errors import BpfError, ConflictError
+from netbpf.loader import pinning
+from tests.netns_fixtures import programs
+from tests.netns_fixtures.cli import netbpf, ok, process
+from tests.netns_fixtures.objects import build
+
+PROGRAM_KEYS = {"id", "name", "tag", "type", "section", "pin"}
+MAP_KEYS = {"id", "name", "type", "key_size", "value_size", "max_entries", "flags", "pin"}
+
+
+def source(name: str) -> Path:
+    return build((programs.SOURCES / f"{name}.c").read_text(), name=name, head="")
+
+
+def listed(folder: Path) -> list[str]:
+    return sorted(os.listdir(folder))
+
+
+def bare(bpffs: Path) -> list[str]:
+    """What is on a bpffs, without what the kernel itself puts there (CONFIG_BPF_PRELOAD)."""
+    return [name for name in listed(bpffs) if not name.endswith(".debug")]
+
+
+def bpftool(*args: object) -> Any:
+    done = subprocess.run(
+        ["bpftool", "-j", *map(str, args)], check=True, capture_output=True, text=True
+    )
+    return json.loads(done.stdout) if done.stdout.strip() else None
+
+
+@pytest.mark.parametrize("name", ["obj_all", "obj_more"])
+def test_pins_are_those_of_bpftool(name: str, bpffs: Path) -> None:
+    file = source(name)
+    made = ok("prog", "load", file, "--pin", bpffs / "a" / "ours")["object"]
+    bpftool("prog", "loadall", file, bpffs / "peer", "pinmaps", bpffs / "peer")
+    assert listed(bpffs / "a" / "ours") == listed(bpffs / "peer")
+    assert made["file"] == str(file)
+    assert made["links"] == []
+    for each in made["programs"]:
+        assert set(each) == PROGRAM_KEYS
+        assert each["pin"] == str(bpffs / "a" / "ours" / each["name"])
+        seen = bpftool("prog", "show", "pinned", each["pin"])
+        assert (seen["id"], seen["tag"], seen["type"]) == (each["id"], each["tag"], each["type"])
+        peer = bpftool("prog", "show", "pinned", bpffs / "peer" / each["name"])
+        assert peer["tag"] == each["tag"]
+    for each in made["maps"]:
+        assert set(each) == MAP_KEYS
+        seen = bpftool("map", "show", "pinned", each["pin"])
+        assert (seen["id"], seen["type"]) == (each["id"], each["type"])
+        assert (seen["bytes_key"], seen["bytes_value"], seen["max_entries"], seen["flags"]) == (
+            each["key_size"],
+            each["value_size"],
+            each["max_entries"],
+            each["flags"],
+        )
+
+
+def test_without_a_pin_it_ends_with_the_command() -> None:
+    result = process("--json", "prog", "load", source("obj_more"))
+    assert result.returncode == 0, result.stderr
+    assert "ended with this command" in result.stderr
+    made = json.loads(result.stdout)["object"]
+    assert {each["pin"] for each in [*made["programs"], *made["maps"]]} == {None}
+    alive = {each["id"] for each in bpftool("prog", "show")}
+    assert not alive & {each["id"] for each in made["programs"]}
+
+
+def test_variables_sizes_and_maps_of_others(bpffs: Path) -> None:
+    file = source("obj_more")
+    first = ok("prog", "load", file, "--pin", bpffs / "a", "--map-size", "recent=9")["object"]
+    sizes = {each["name"]: each["max_entries"] for each in first["maps"]}
+    assert (sizes["recent"], sizes["hits"]) == (9, 2)
+    again = ok(
+        *("prog", "load", file, "--pin", bpffs / "b", "--map-size", "recent=9"),
+        *("--map", f"recent={bpffs}/a/recent", "--set", "custom=41"),
+    )["object"]
+    ids = [{each["name"]: each["id"] for each in made["maps"]} for made in (first, again)]
+    assert ids[0]["recent"] == ids[1]["recent"]
+    assert ids[0]["hits"] != ids[1]["hits"]
+    for folder, value in (("a", 3), ("b", 41)):
+        with Map.from_pin(str(bpffs / folder / "_data_custom")) as custom:
+            assert int.from_bytes(custom.lookup(bytes(4)) or b"", sys.byteorder) == value
+
+
+def test_dry_run_makes_nothing(bpffs: Path) -> None:
+    before = {each["id"] for each in bpftool("prog", "show")}
+    would = ok(
+        *("prog", "load", source("obj_more"), "--pin", bpffs / "x", "--dry-run"),
+        *("--map-size", "hits=5"),
+    )
+    assert would["dry_run"] is True
+    assert bare(bpffs) == []
+    assert {each["id"] for each in bpftool("prog", "show")} <= before
+    assert all(set(each) == PROGRAM_KEYS for each in would["object"]["programs"])
+    assert all(set(each) == MAP_KEYS for each in would["object"]["maps"])
+    made = ok("prog", "load", source("obj_more"), "--pin", bpffs / "x", "--map-size", "hits=5")
+    told = made["object"]
+    for kind in ("programs", "maps"):
+        for ours, theirs in zip(would["object"][kind], told[kind], strict=True):
+            unknown = {"id": None, **({"tag": None} if kind == "programs" else {})}
+            # Whether a section's map can be mapped is decided with the file, the rest too.
+            assert ours == {**theirs, **unknown}
+
+
+@pytest.mark.parametrize("taken", ["strings", "_rodata_str1_1"])
+def test_an_existing_pin_refuses_all_of_it(taken: str, bpffs: Path, tmp_path: Path) -> None:
+    folder = bpffs / "x"
+    folder.mkdir()
+    with programs.load_returning(0) as other:
+        other.pin(str(folder / taken))
+        number = other.id
+    for more in ([], ["--dry-run"]):
+        result = netbpf("--json", "prog", "load", source("obj_more"), "--pin", folder, *more)
+        assert result.status == 5
+        assert (result.error["code"], result.error["errno"]) == ("exists", "EEXIST")
+        assert str(folder / taken) in result.error["message"]
+        assert listed(folder) == [taken]
+    with Program.from_pin(str(folder / taken)) as other:
+        assert other.id == number
+
+
+@pytest.mark.parametrize("fail_at", range(9))
+def test_a_failure_in_the_middle_leaves_nothing(
+    fail_at: int, bpffs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, calls = syscall.obj_pin, []
+
+    def sometimes(fd: int, path: str) -> None:
+        calls.append(path)
+        if len(calls) == fail_at + 1:
+            raise OSError(errno.ENOSPC, "no space")
+        whole(fd, path)
+
+    with loader.open(source("obj_more")) as obj:
+        obj.load()
+        monkeypatch.setattr(syscall, "obj_pin", sometimes)
+        with pytest.raises(BpfError, match="ENOSPC"):
+            pinning.pin_all(obj, str(bpffs / "new" / "deep"))
+        assert len(calls) == fail_at + 1
+        assert bare(bpffs) == []
+        # A folder that was there stays, with what is in it.
+        (bpffs / "old" / "other").mkdir(parents=True)
+        calls.clear()
+        with pytest.raises(BpfError):
+            pinning.pin_all(obj, str(bpffs / "old"))
+        assert listed(bpffs / "old") == ["other"]
+        calls[:] = [""] * 100
+        made = pinning.pin_all(obj, str(bpffs / "old"))
+        assert len(list(made.paths())) == 9
+        assert set(made.paths()) < {str(p) for p in (bpffs / "old").iterdir()}
+
+
+def test_an_interruption_in_the_middle_leaves_nothing(
+    bpffs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, calls = syscall.obj_pin, []
+
+    def interrupted(fd: int, path: str) -> None:
+        calls.append(path)
+        if len(calls) == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+        whole(fd, path)
+
+    with loader.open(source("obj_more")) as obj:
+        obj.load()
+        monkeypatch.setattr(syscall, "obj_pin", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pinning.pin_all(obj, str(bpffs / "new"))
+    assert len(calls) == 4
+    assert bare(bpffs) == []
+
+
+def test_killed_in_the_middle_leaves_a_prefix_and_the_next_run_says_so(bpffs: Path) -> None:
+    code = (
+        "import os, signal, sys\n"
+        "from netbpf.bpf import syscall\n"
+        "whole, left = syscall.obj_pin, [4]\n"
+        "def pin(fd, path):\n"
+        "    whole(fd, path); left[0] -= 1\n"
+        "    if not left[0]: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "syscall.obj_pin = pin\n"
+        "from netbpf.cli.main import main\n"
+        "main(['prog', 'load', sys.argv[1], '--pin', sys.argv[2]])"
+    )
+    folder = bpffs / "x"
+    done = subprocess.run(
+        [sys.executable, "-c", code, source("obj_more"), folder], capture_output=True, timeout=60
+    )
+    assert done.returncode == -signal.SIGKILL
+    would = [".data.custom", ".rodata.custom", "hits", "recent"]
+    assert listed(folder) == sorted(name.replace(".", "_") for name in would)
+    result = netbpf("prog", "load", source("obj_more"), "--pin", folder)
+    assert (result.status, "already" in result.err) == (5, True)
+    assert len(listed(folder)) == 4
+    # They are in nobody's way elsewhere, and link gc takes what is netbpf's own only.
+    assert not [g for g in ok("link", "gc")["garbage"] if str(folder) in str(g["pin"])]
+    for name in listed(folder):
+        (folder / name).unlink()
+    ok("prog", "load", source("obj_more"), "--pin", folder)
+
+
+HOSTILE = [
+    ("a b\nc", 0),
+    ("日本", 0),
+    ("-x", 0),
+    ("$(touch x)", 0),
+    ("\x1b[31m", 0),
+    ("x" * 255, 0),
+    ("a/../b//c/", 0),
+    ("x" * 256, 1),
+    ("a.b", 1),
+    ("deep/" * 400 + "x", 0),
+    ("x/" * 3000, 1),
+]
+
+
+@pytest.mark.parametrize(("name", "status"), HOSTILE, ids=[repr(n[:9]) for n, _ in HOSTILE])
+def test_hostile_folder_names(name: str, status: int, bpffs: Path) -> None:
+    folder = f"{bpffs}/{name}"
+    result = netbpf("--json", "prog", "load", source("obj_more"), f"--pin={folder}")
+    assert result.status == status, result.err
+    if status:
+        assert result.error["hint"] or result.error["message"]
+        assert bare(bpffs) == []
+    else:
+        assert len(os.listdir(os.path.abspath(folder))) == 9
+        shown = netbpf("prog", "load", source("obj_more"), f"--pin={folder}")
+        assert "\x1b" not in shown.err
+
+
+def test_folders_that_cannot_hold_pins(bpffs: Path, tmp_path: Path) -> None:
+    file = source("obj_more")
+    with programs.load_returning(0) as other:
+        other.pin(str(bpffs / "pin"))
+    for folder, code in (
+        (tmp_path, "not_bpffs"),
+        (tmp_path / "new", "not_bpffs"),
+        (bpffs / "pin", "invalid"),
+        (bpffs / "pin" / "below", "invalid"),
+    ):
+        for more in ([], ["--dry-run"]):
+            result = netbpf("--json", "prog", "load", file, "--pin", folder, *more)
+            assert (result.status, result.error["code"]) == (1, code), folder
+    assert netbpf("prog", "load", file, "--pin", "").status == 2
+    assert not (tmp_path / "new").exists()
+    (bpffs / "way").symlink_to(tmp_path)
+    assert netbpf("prog", "load", file, "--pin", bpffs / "way").status == 1
+    assert bare(bpffs) == ["pin", "way"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["--set", "nonsense"], 2, "VAR=VALUE"),
+        (["--set", "nothing=1"], 1, "no variable nothing"),
+        (["--map-size", "hits"], 2, "NAME=N"),
+        (["--map-size", "hits=0"], 2, "from 1 to"),
+        (["--map-size", "hits=4294967296"], 2, "from 1 to"),
+        (["--map-size", "hits=²"], 2, "from 1 to"),
+        (["--map-size", "no=1"], 1, "no map no"),
+        (["--map", "hits=/sys/fs/bpf/nothing-here"], 1, "nothing-here"),
+        (["--map", "hits"], 2, "NAME=PIN"),
+        (["--btf", "/nothing-here"], 1, "nothing-here"),
+    ],
+)
+def test_refused(arguments: list[str], status: int, words: str) -> None:
+    # obj_more asks nothing of the kernel's types, core_all does.
+    name = "core_all" if "--btf" in arguments else "obj_more"
+    for more in ([], ["--dry-run"]):
+        result = netbpf("--json", "prog", "load", source(name), *arguments, *more)
+        assert (result.status, words in result.error["message"]) == (status, True), result.out
+
+
+def test_a_map_of_another_shape_is_a_conflict(bpffs: Path) -> None:
+    ok("prog", "load", source("obj_more"), "--pin", bpffs / "a")
+    option = f"recent={bpffs}/a/hits"
+    result = netbpf("--json", "prog", "load", source("obj_more"), "--map", option)
+    assert (result.status, result.error["code"]) == (5, "conflict")
+
+
+def test_a_program_that_the_verifier_refuses_leaves_nothing(bpffs: Path) -> None:
+    file = build('SEC("tc") int bad(void *c) { return *(volatile int *)0; }')
+    result = netbpf("--json", "prog", "load", file, "--pin", bpffs / "x")
+    assert (result.status, result.error["code"]) == (1, "verifier")
+    assert bare(bpffs) == []
+
+
+PINNED = """
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, __u32);
+    __uint(pinning, LIBBPF_PIN_BY_NAME);
+} NAME SEC(".maps");
+SEC("tc") int uses(void *c) { __u32 k = 0; return !bpf_map_lookup_elem(&NAME, &k); }
+"""
+
+
+def test_a_map_pinned_by_name_keeps_its_pin(bpffs: Path) -> None:
+    name = f"nbt_{os.getpid()}"
+    place = Path("/sys/fs/bpf") / name
+    file = build(PINNED, f"-DNAME={name}")
+    try:
+        made = ok("prog", "load", file, "--pin", bpffs / "x")["object"]
+        assert made["maps"][0]["pin"] == str(place)
+        assert listed(bpffs / "x") == ["uses"]
+        # Reused from elsewhere it is no map by name any more.
+        other = bpffs / "other"
+        bpftool("map", "pin", "id", made["maps"][0]["id"], other)
+        place.unlink()
+        for more in (["--dry-run"], []):
+            again = ok("prog", "load", file, "--pin", bpffs / "y", f"--map={name}={other}", *more)
+            assert again["object"]["maps"][0]["pin"] == str(bpffs / "y" / name)
+        assert not place.exists()
+    finally:
+        place.unlink(missing_ok=True)
+
+
+def test_two_of_one_name_are_told_before_anything_is_made(bpffs: Path) -> None:
+    file = build('volatile int a SEC(".data.x") = 1;\nSEC("tc") int _data_x(void *c) { return a; }')
+    result = netbpf("--json", "prog", "load", file, "--pin", bpffs / "x")
+    assert (result.status, result.error["code"]) == (5, "conflict")
+    assert bare(bpffs) == []
+    with pytest.raises(ConflictError):
+        pinning.plan(str(bpffs), ["a.b"], ["a_b"])
+
+
+def test_from_within_ip_netns_exec_it_stays() -> None:
+    # Its mount namespace has no bpffs: the pins go to the one of the machine.
+    name = f"nbt-load-{os.getpid()}"
+    folder = Path(f"/sys/fs/bpf/{name}")
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    try:
+        command = [sys.executable, "-m", "netbpf", "-j", "prog", "load", str(source("obj_more"))]
+        done = subprocess.run(
+            ["ip", "netns", "exec", name, *command, "--pin", str(folder)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+        made = json.loads(done.stdout)["object"]
+        assert {Path(each["pin"]) for each in [*made["programs"], *made["maps"]]} == set(
+            folder.iterdir()
+        )
+    finally:
+        subprocess.run(["ip", "netns", "del", name], check=True)
+        subprocess.run(["rm", "-rf", folder], check=True)
