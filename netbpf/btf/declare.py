@@ -155,7 +155,11 @@ class Declarator:
         if before.startswith(word):
             # A const array of const elements: C says it once.
             return before, behind, shape
-        # What is restrict and no pointer comes from a typedef of one.
+        if found.kind == t.KIND_RESTRICT:
+            # A typedef of a pointer may be restrict, nothing else.
+            _, under = self.btf.resolve(found.type_id)
+            if not isinstance(under, t.Ptr):
+                return before, behind, shape
         return f"{word}{before}", behind, shape
 
     def _function(self, found: t.FuncProto, level: int, depth: int) -> Parts:
