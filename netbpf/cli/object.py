@@ -51,11 +51,10 @@ def _render(found: dict[str, Any]) -> None:
         say(f"jump tables: {len(found['jump_tables'])} entries")
     _section(
         "Programs",
-        ["NAME", "SECTION", "TYPE", "ATTACH", "INSNS", "CALLS", "NOTES"],
+        ["NAME", "SECTION", "TYPE", "ATTACH", "INSNS", "NOTES"],
         [
             [
                 *(p[key] for key in ("name", "section", "type", "attach_type", "instructions")),
-                lines(p["calls"]),
                 lines(_program_notes(p)),
             ]
             for p in found["programs"]
@@ -127,17 +126,18 @@ def _section(title: str, columns: Sequence[str], rows: list[list[Any]]) -> None:
 def _program_notes(program: dict[str, Any]) -> list[str]:
     notes = list(program["flags"])
     if not program["autoload"]:
-        notes.append("not loaded by itself")
+        notes.append("no autoload")
     if program["binding"] == "weak":
         notes.append("weak")
     if program["exception_callback"]:
         notes.append(f"throws to {program['exception_callback']}")
-    return notes
+    return notes + [f"calls {name}" for name in program["calls"]]
 
 
 def _sized(spec: dict[str, Any], part: str) -> str | None:
     size, name = spec[f"{part}_size"], spec[f"{part}_type"]
-    if name is None:
+    # That of a struct of programs stands among the notes.
+    if name is None or spec["struct_ops"] is not None:
         return str(size) if size else None
     return f"{size} {name}"
 
@@ -147,7 +147,7 @@ def _map_notes(spec: dict[str, Any]) -> list[str]:
     if spec["pinned_by_name"]:
         notes.append("pinned by name")
     if not spec["autocreate"]:
-        notes.append("not made by itself")
+        notes.append("no autocreate")
     if spec["map_extra"]:
         notes.append(f"map_extra {spec['map_extra']:#x}")
     if spec["numa_node"]:

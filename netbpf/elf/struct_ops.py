@@ -90,6 +90,7 @@ class StructOpsReader:
             value_size=found.size,
             max_entries=1,
             flags=uapi.BPF_F_LINK if link else 0,
+            value_type_id=struct_id,
             autocreate=not section.name.startswith("?"),
             struct_ops=StructOps(
                 section=section.name.removeprefix("?"),
