@@ -28,6 +28,12 @@ class Hook:
     refusals: Mapping[int, tuple[str, str | None]] = field(default_factory=dict)
 
 
+def check_ifindex(ifindex: int) -> None:
+    """:raises ValueError: no device has that number."""
+    if not 0 < ifindex < 2**31:
+        raise ValueError(f"an ifindex is a positive number below 2^31, not {ifindex}")
+
+
 def query(ifindex: int, hook: Hook) -> Chain:
     """The chain at ``hook`` of the device, in the caller's network namespace.
 
@@ -35,8 +41,7 @@ def query(ifindex: int, hook: Hook) -> Chain:
 
     :raises OSError: the kernel's errno.
     """
-    if not 0 < ifindex < 2**31:
-        raise ValueError(f"an ifindex is a positive number below 2^31, not {ifindex}")
+    check_ifindex(ifindex)
     # Taken out while it is used, so no two threads ask with the same buffers.
     try:
         asker = _askers.pop()

@@ -4,7 +4,8 @@ The kernel has no move, and a program can be in a chain once. So its new place i
 placeholder, a program that does nothing; then another placeholder goes into the old place and the
 program into the new one, both in place, which takes effect at once: for some microseconds between
 those two the program does not run. Each step leaves a chain that works, and when one fails, those
-before it are taken back.
+before it are taken back. What a move leaves that is killed half-way, the next one clears away
+(`netbpf.bpf.move_rest`).
 """
 
 from __future__ import annotations
@@ -18,18 +19,17 @@ from dataclasses import dataclass
 from netbpf.bpf import mprog_request as request
 from netbpf.bpf import pin as pins
 from netbpf.bpf import uapi
+from netbpf.bpf.alone import alone
 from netbpf.bpf.anchor import Anchor
 from netbpf.bpf.bpffs import reach
 from netbpf.bpf.chain import Chain, Entry, Target
 from netbpf.bpf.link import Link
+from netbpf.bpf.move_rest import BESIDE, PLACEHOLDER, clear
 from netbpf.bpf.mprog import Expected, Hooks, Placed
 from netbpf.bpf.owners import link_owners
 from netbpf.bpf.prog import Program, load
 from netbpf.errors import BpfError, ConflictError, NetbpfError, StaleRevisionError
 from netbpf.interrupts import held
-
-PLACEHOLDER = "netbpf_moving"
-"""The name of the program that keeps a place meanwhile."""
 
 _TRIES = 8
 # r0 = -1; exit: TCX_NEXT and NETKIT_NEXT.
@@ -80,8 +80,25 @@ def move(
     :raises ConflictError: somebody else holds the link.
     :raises StaleRevisionError, NotFoundError, AmbiguousError, BpfError: as for ``Hooks.attach``.
     """
+    with alone("move"):
+        return move_alone(hooks, ifindex, hook, target, anchor, named_pin, expected_revision)
+
+
+def move_alone(
+    hooks: Hooks,
+    ifindex: int,
+    hook: str,
+    target: Target,
+    anchor: Anchor,
+    named_pin: str | None,
+    expected_revision: Expected,
+) -> Moved:
+    """`move`, for a caller who is `netbpf.bpf.alone.alone` already."""
     for attempt in range(_TRIES):
         chain = hooks.expected(ifindex, hook, "move at", expected_revision)
+        if clear(hooks, chain):
+            # The revision rose, for no reason that the caller has to hear of.
+            chain, expected_revision = hooks.chain(ifindex, hook), None
         entry = chain.find(target)
         position = landing(chain, entry, anchor)
         paths = _own_pins(entry, named_pin) if entry.link_id else []
@@ -236,7 +253,7 @@ def _pinned_beside(link: Link, paths: list[str]) -> Iterator[None]:
     made = []
     try:
         for path in map(reach, paths):
-            fresh = f"{path}-new"
+            fresh = path + BESIDE
             link.pin(fresh)
             made.append(fresh)
         yield
@@ -246,7 +263,7 @@ def _pinned_beside(link: Link, paths: list[str]) -> Iterator[None]:
         raise
     for fresh in made:
         # A rename on a bpffs replaces what is there (fs/libfs.c: simple_rename).
-        os.rename(fresh, fresh.removesuffix("-new"))
+        os.rename(fresh, fresh.removesuffix(BESIDE))
 
 
 def _own_pins(entry: Entry, named: str | None) -> list[str]:

@@ -17,7 +17,7 @@ from netbpf.bpf import mprog_refusal, syscall
 from netbpf.bpf import mprog_request as request
 from netbpf.bpf.anchor import Anchor, Landing
 from netbpf.bpf.chain import Chain, Entry, Target, matcher
-from netbpf.bpf.hook import Hook, query
+from netbpf.bpf.hook import Hook, check_ifindex, query
 from netbpf.bpf.link import Link
 from netbpf.bpf.macros import BPF_F_REPLACE
 from netbpf.bpf.prog import Program
@@ -171,7 +171,7 @@ class Hooks:
         :raises NotSupportedError: the kernel has no such hook.
         """
         place, anchor = self.hook(hook), Anchor(before, after, replace, first, last)
-        _check(prog, expected_revision)
+        _check(ifindex, prog, expected_revision)
         if link and replace is not None:
             raise ValueError(
                 "the kernel lets no new link replace an entry (BPF_LINK_CREATE takes no "
@@ -200,7 +200,13 @@ class Hooks:
             raise
 
     def detach(
-        self, ifindex: int, hook: str, target: Target, *, expected_revision: Expected = None
+        self,
+        ifindex: int,
+        hook: str,
+        target: Target,
+        *,
+        expected_revision: Expected = None,
+        let_go: Callable[[int], None] | None = None,
     ) -> Removed:
         """Take what ``target`` names out of the chain, never anything else.
 
@@ -208,16 +214,20 @@ class Hooks:
         link becomes defunct and its pins stay. The kernel has no revision guard for
         that; the link's id names it for certain.
 
+        :param let_go: called with a link's id right before that, to remove the pins that are not to
+            outlive it: killed in between, the link ends by itself.
         :raises StaleRevisionError, NotFoundError, AmbiguousError, BpfError: as for ``attach``.
         """
         place = self.hook(hook)
-        _check(None, expected_revision)
+        _check(ifindex, None, expected_revision)
 
         def change() -> Entry:
             chain = self.expected(ifindex, hook, "detach from", expected_revision)
             entry = chain.find(target)
             if entry.link_id is not None:
                 with Link.from_id(entry.link_id) as owner:
+                    if let_go is not None:
+                        let_go(entry.link_id)
                     owner.detach()
             else:
                 with Program.from_id(entry.prog_id) as prog:
@@ -246,7 +256,7 @@ class Hooks:
         :raises StaleRevisionError, NotFoundError, AmbiguousError, BpfError: as for ``attach``.
         """
         place = self.hook(hook)
-        _check(prog, expected_revision)
+        _check(ifindex, prog, expected_revision)
 
         def change() -> Entry:
             chain = self.expected(ifindex, hook, "update", expected_revision)
@@ -337,11 +347,12 @@ def _number(expected: Expected) -> int:
     return expected.revision if isinstance(expected, Chain) else expected or 0
 
 
-def _check(prog: object, revision: Expected) -> None:
+def _check(ifindex: int, prog: object, revision: Expected) -> None:
     """What ctypes would cut to size without a word.
 
-    :raises TypeError: ``prog`` is no loaded program. :raises ValueError: no kernel counts so far.
+    :raises TypeError: ``prog`` is no loaded program. :raises ValueError: no kernel counts so.
     """
+    check_ifindex(ifindex)
     if prog is not None and not isinstance(prog, Program):
         raise TypeError(f"{prog!r} is no Program: load it first")
     if not 0 <= _number(revision) < 2**64:

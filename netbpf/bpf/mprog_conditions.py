@@ -75,7 +75,8 @@ def _already_there(situation: Situation) -> str:
 
 def _full(situation: Situation) -> str | None:
     chain = situation.chain
-    if chain is None or len(chain.entries) < MAX_PROGRAMS:
+    replaces = situation.anchor is not None and situation.anchor.replace is not None
+    if chain is None or replaces or len(chain.entries) < MAX_PROGRAMS:
         return None
     return f"the chain is full: it holds {MAX_PROGRAMS} programs"
 

@@ -7,10 +7,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 
+from netbpf.bpf.alone import alone
 from netbpf.bpf.anchor import Anchor
 from netbpf.bpf.chain import Chain, Entry, Target
 from netbpf.bpf.chain_change import increasing
-from netbpf.bpf.move import Moved, foreign_holders, move
+from netbpf.bpf.move import Moved, foreign_holders, move_alone
+from netbpf.bpf.move_rest import clear
 from netbpf.bpf.mprog import Expected, Hooks
 from netbpf.bpf.ref import Ref
 from netbpf.errors import ConflictError, NetbpfError
@@ -90,8 +92,15 @@ def order(
 
     :raises StaleRevisionError, NotFoundError, AmbiguousError, ConflictError, BpfError: as `move`.
     """
-    chain = hooks.expected(ifindex, hook, "order", expected_revision)
-    steps = plan(chain, targets)
+    with alone("order"):
+        chain = hooks.expected(ifindex, hook, "order", expected_revision)
+        if clear(hooks, chain):
+            chain = hooks.chain(ifindex, hook)
+        return _order(hooks, chain, targets)
+
+
+def _order(hooks: Hooks, chain: Chain, targets: Sequence[Target]) -> Ordered:
+    ifindex, hook, steps = chain.ifindex, chain.hook, plan(chain, targets)
     pins = {
         chain.find(target).prog_id: ref.value
         for target in targets
@@ -116,15 +125,8 @@ def _take(
     hooks: Hooks, ifindex: int, hook: str, step: Step, pins: dict[int, str], expected: Expected
 ) -> Moved:
     anchor = Anchor(first=True) if step.after is None else Anchor(after=f"id:{step.after}")
-    return move(
-        hooks,
-        ifindex,
-        hook,
-        f"id:{step.entry.prog_id}",
-        anchor,
-        named_pin=pins.get(step.entry.prog_id),
-        expected_revision=expected,
-    )
+    target, pin = f"id:{step.entry.prog_id}", pins.get(step.entry.prog_id)
+    return move_alone(hooks, ifindex, hook, target, anchor, pin, expected)
 
 
 def _take_back(hooks: Hooks, chain: Chain, pins: dict[int, str]) -> None:

@@ -185,9 +185,15 @@ def detach(
         emit(document, lambda: say(f"would detach {entry} from {device} {hook}"))
         return
     info = entry.program()
-    removed = hooks.detach(ifindex, hook, ref, expected_revision=expected)
+    pins: list[str] = []
+    removed = hooks.detach(
+        ifindex,
+        hook,
+        ref,
+        expected_revision=expected,
+        let_go=lambda link: pins.extend(remove_pins(link, ref)),
+    )
     told.now(hooks, ifindex, hook)
-    pins = remove_pins(removed.entry.link_id, ref) if removed.entry.link_id else []
     emit(
         {
             "detached": {

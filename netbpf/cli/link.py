@@ -145,8 +145,9 @@ def detach(link: Id) -> None:
         info, removed = found.info(), []
         number = info.id
         if not settings.dry_run:
-            found.detach()
+            # Killed in between, the link ends by itself; the other way round a pin would stay.
             removed = remove_pins(number, f"link:{number}")
+            found.detach()
         word = "would detach" if settings.dry_run else "detached"
         if info.defunct:
             word = "nothing to detach, it is defunct already:"

@@ -116,6 +116,8 @@ def _why(document: Document) -> str:
             return f"at {document['position']} the same as at {document['first']}"
         case "no_chain":
             return "its program is in no chain"
+        case "unfinished_move":
+            return "a move was killed, or goes on"
         case "empty_folder":
             return "nothing is in it"
     return REASONS.get(document["reason"] or "", "its link is attached to nothing")

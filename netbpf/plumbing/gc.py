@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from netbpf.bpf import move_rest, uapi
 from netbpf.bpf import pin as pins
-from netbpf.bpf import uapi
+from netbpf.bpf.alone import alone
 from netbpf.bpf.chain import Entry, program_info
 from netbpf.bpf.link import Link, LinkInfo
 from netbpf.bpf.pin import Pin
@@ -27,7 +28,7 @@ from netbpf.plumbing import places
 from netbpf.plumbing.places import Place, Reason
 from netbpf.plumbing.sameness import same_program
 
-Kind = Literal["defunct_pin", "no_chain", "empty_folder", "double"]
+Kind = Literal["defunct_pin", "no_chain", "empty_folder", "double", "unfinished_move"]
 
 _FRESH = 10.0
 """Seconds in which a new pin or folder may be on its way to its use."""
@@ -94,6 +95,7 @@ def find(*, everybodys: bool = False, left_out: LeftOut | None = None) -> Found:
         placed |= {entry.link_id for entry in place.chain.entries}
         running |= {entry.prog_id for entry in place.chain.entries}
         garbage += _doubles(place, by_link, everybodys)
+        garbage += _unfinished(place, by_link)
     if own_progs:
         running |= {info.prog_id for info in _all_links()}
         garbage += _in_no_chain(own_progs, running)
@@ -146,7 +148,7 @@ def _doubles(place: Place, own: dict[int, Pin], everybodys: bool) -> Iterator[Ga
         if not everybodys and (pin is None or not pin.own):
             continue
         info = program_info(entry.prog_id)
-        if info is None:
+        if info is None or move_rest.is_placeholder(entry):
             continue
         first = next((each for each, other in kept if same_program(other, info)), None)
         if first is None:
@@ -163,6 +165,24 @@ def _doubles(place: Place, own: dict[int, Pin], everybodys: bool) -> Iterator[Ga
             entry=entry,
             first=first,
         )
+
+
+def _unfinished(place: Place, own: dict[int, Pin]) -> Iterator[Garbage]:
+    """What a move that was killed, or that goes on at this moment, has not put right."""
+    for entry in place.chain.entries:
+        pin = own.get(entry.link_id or 0)
+        beside = pin is not None and pin.own and pin.path.endswith(move_rest.BESIDE)
+        if beside or move_rest.is_placeholder(entry):
+            yield Garbage(
+                "unfinished_move",
+                pin.shown if pin else None,
+                pin=pin,
+                link=pin.link if pin else None,
+                prog=program_info(entry.prog_id),
+                prog_id=entry.prog_id,
+                place=place,
+                entry=entry,
+            )
 
 
 def _in_no_chain(progs: list[Pin], running: set[int]) -> Iterator[Garbage]:
@@ -250,6 +270,17 @@ def _remove_double(each: Garbage) -> bool:
     return True
 
 
+def _finish_move(each: Garbage) -> bool:
+    """Finish it or take it back; one that goes on is waited for."""
+    assert each.place is not None
+    hooks, chain = places.HOOKS[each.place.kind], each.place.chain
+    try:
+        with _there(each.place), alone("gc"):
+            return move_rest.clear(hooks, hooks.chain(chain.ifindex, chain.hook))
+    except NotFoundError:
+        return False
+
+
 @contextmanager
 def _there(place: Place) -> Iterator[None]:
     if place.netns is None:
@@ -264,4 +295,5 @@ _REMOVERS = {
     "no_chain": _remove_pin,
     "empty_folder": _remove_folder,
     "double": _remove_double,
+    "unfinished_move": _finish_move,
 }

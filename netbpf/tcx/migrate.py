@@ -10,14 +10,13 @@ kernel's grace period) and that it passes on to the next.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 
 from netbpf.bpf import pin as pins
+from netbpf.bpf.alone import alone
 from netbpf.bpf.bpffs import BpfFs, lasting
 from netbpf.bpf.link import Link
 from netbpf.bpf.mprog_refusal import device_name
@@ -31,9 +30,6 @@ from netbpf.tcx import HOOKS
 from netbpf.tcx.migrate_plan import Migration, Move, mark, own_pins, to_clsact, to_tcx
 
 BOTH = ("ingress", "egress")
-
-_PATIENCE = 30.0
-"""Seconds that another migration may take: of 63 programs on a busy machine it is a few."""
 
 __all__ = ["BOTH", "Migration", "Move", "back", "migrate", "plan"]
 
@@ -85,7 +81,7 @@ def back(
 def _run(
     ifindex: int, hooks: Sequence[str], bpffs: Callable[[], BpfFs], *, back: bool
 ) -> list[Migration]:
-    with _alone(), held(), ExitStack() as stack:
+    with alone("migrate"), held(), ExitStack() as stack:
         planned = plan(ifindex, hooks, back=back)
         if not any(each.moves for each in planned):
             return planned
@@ -101,33 +97,6 @@ def _run(
             mover.put_back(error)
             raise
     return [_told(migration) for migration in done]
-
-
-@contextmanager
-def _alone() -> Iterator[None]:
-    """Wait for other migrations in this network namespace.
-
-    Two that move the same filters would take each other's steps back.
-
-    :raises ConflictError: another one goes on for long.
-    """
-    fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        deadline = time.monotonic() + _PATIENCE
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise ConflictError(
-                        "another migration goes on in this network namespace",
-                        hint="try again when it has ended",
-                    ) from None
-                time.sleep(0.02)
-        yield
-    finally:
-        os.close(fd)
 
 
 @dataclass(slots=True)

@@ -21,6 +21,8 @@ from netbpf import Program, libc
 from netbpf.bpf import pin as pins
 from netbpf.bpf import uapi
 from netbpf.bpf.link import Link
+from netbpf.netns import entered
+from netbpf.plumbing import gc
 from tests.netns_fixtures import hooks, programs
 from tests.netns_fixtures.cli import netbpf, ok
 from tests.netns_fixtures.hooks import Site
@@ -240,12 +242,7 @@ def test_update(scene: Scene, by: str) -> None:
     scene.sweep(arguments, exchanged)
 
 
-STRAY = pytest.mark.xfail(
-    strict=True, reason="the link is detached first, and its pin removed afterwards"
-)
-
-
-@pytest.mark.parametrize("by", [pytest.param("--link", marks=STRAY), *BY[1:]])
+@pytest.mark.parametrize("by", BY)
 def test_detach(scene: Scene, by: str) -> None:
     def arguments() -> list[object]:
         scene.attach("builtin:next", by)
@@ -254,7 +251,6 @@ def test_detach(scene: Scene, by: str) -> None:
     scene.sweep(arguments, gone)
 
 
-@STRAY
 def test_link_detach(scene: Scene) -> None:
     def arguments() -> list[object]:
         made = scene.attach("builtin:next")
@@ -263,9 +259,6 @@ def test_link_detach(scene: Scene) -> None:
     scene.sweep(arguments, gone)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="what a killed move leaves behind is not cleared by the next"
-)
 @pytest.mark.parametrize("by", BY)
 def test_move(scene: Scene, by: str) -> None:
     """The kernel has no move: between two exchanges, microseconds, the program runs nowhere.
@@ -289,3 +282,22 @@ def test_move(scene: Scene, by: str) -> None:
         if not killed:
             break
     assert windows <= 1
+
+
+def test_gc_finishes_a_move(scene: Scene) -> None:
+    """It clears away what a killed move left, whichever step it came to."""
+    found = 0
+    for step in itertools.count():
+        made = scene.attach("builtin:next", BY[0])
+        killed = killed_before(step, *scene.run("move", f"id:{made['prog']['id']}", "--first"))
+        with entered(scene.site.ns):
+            left = [each for each in gc.find().garbage if each.kind == "unfinished_move"]
+            found += bool(left)
+            assert all(each.removed for each in gc.remove(left[:1]))
+        progs = scene.site.ids()
+        assert set(progs) <= {made["prog"]["id"], scene.still.id}
+        assert not [path for path in scene.site.own_pins() if path.endswith("-moving")]
+        scene.clear()
+        if not killed:
+            break
+    assert found >= 3

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from netbpf import Program, loader
+from netbpf.bpf import alone
 from netbpf.errors import BpfError, ConflictError, NetbpfError, NetlinkError
 from netbpf.netlink import filters
 from netbpf.netns import entered
@@ -290,11 +291,11 @@ def test_what_was_killed_can_go_the_other_way(clsact: Clsact, tracers: Tracers) 
 def test_one_that_hangs_is_not_waited_for_without_end(
     clsact: Clsact, load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(migrating, "_PATIENCE", 0.1)
+    monkeypatch.setattr(alone, "_PATIENCE", 0.1)
     clsact.add(load(programs.NEXT))
     with entered(clsact.site.ns), open("/proc/thread-self/ns/net") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(ConflictError, match="another migration goes on"):
+        with pytest.raises(ConflictError, match="another change of several steps goes on"):
             migrating.migrate(clsact.site.ifindex)
     assert len(clsact.migrate().moves) == 1
 

@@ -162,7 +162,6 @@ def test_replace_where_it_stands(stand: Stand) -> None:
     assert stand.site.chain().revision == 6
 
 
-@pytest.mark.xfail(strict=True, reason="of a full chain netbpf says that it is full, always")
 def test_replace_in_a_full_chain(stand: Stand, load: Callable[..., Program]) -> None:
     """The place that is asked for decides, not the length."""
     stand.attach("one", link=False)

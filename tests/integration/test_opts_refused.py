@@ -214,7 +214,6 @@ def test_a_descriptor_that_is_closed(site: Site, load: Load) -> None:
     assert rawbpf.at(site).query().count == 0
 
 
-@pytest.mark.xfail(strict=True, reason="attach cuts an ifindex to 32 bits without a word")
 def test_an_ifindex_that_cannot_be(site: Site, load: Load) -> None:
     one, two = load(programs.NEXT, "one"), load(programs.NEXT, "two")
     site.attach(two, link=False)

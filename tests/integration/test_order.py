@@ -11,7 +11,7 @@ import pytest
 from netbpf import Program
 from netbpf.bpf.chain import Chain, Entry
 from netbpf.bpf.link import Link
-from netbpf.bpf.move import PLACEHOLDER
+from netbpf.bpf.move_rest import PLACEHOLDER
 from netbpf.bpf.order import order, plan
 from netbpf.errors import BpfError, ConflictError
 from netbpf.netns import entered
@@ -103,7 +103,7 @@ def test_a_move_that_fails_takes_the_others_back(
         site.attach(load(programs.NEXT, name), link=False)
     from netbpf.bpf import order as ordering
 
-    real, calls = ordering.move, []
+    real, calls = ordering.move_alone, []
 
     def failing(*args: object, **kwargs: object) -> object:
         calls.append(args)
@@ -111,7 +111,7 @@ def test_a_move_that_fails_takes_the_others_back(
             raise BpfError("move", 12)
         return real(*args, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(ordering, "move", failing)
+    monkeypatch.setattr(ordering, "move_alone", failing)
     with pytest.raises(BpfError):
         arrange(site, "d", "c", "b", "a")
     assert names(site) == "abcd"
