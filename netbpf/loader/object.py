@@ -81,15 +81,12 @@ class Object:
         """
         with self._own_errors():
             spec, type_id, offset, values = self._find(name)
-            contents = self._contents[spec.name]
-            if self._loaded:
-                if spec.read_only:
-                    raise ValueError(f"{name} is constant once the object is loaded")
-                contents = bytearray(maps.read(self._maps[spec.name], spec))
+            if self._loaded and spec.read_only:
+                raise ValueError(f"{name} is constant once the object is loaded")
+            contents = bytearray(self.read_data(spec.name))
             values.write(contents, offset, type_id, value, name)
-            if self._loaded:
-                end = offset + values.size(type_id)
-                maps.write(self._maps[spec.name], spec, offset, bytes(contents[offset:end]))
+            end = offset + values.size(type_id)
+            self.write_data(spec.name, offset, bytes(contents[offset:end]))
 
     def get(self, name: str) -> Any:
         """The value of a global variable: as it will be loaded, or as it is now.
@@ -98,9 +95,32 @@ class Object:
         """
         with self._own_errors():
             spec, type_id, offset, values = self._find(name)
-            if self._loaded:
-                return values.read(maps.read(self._maps[spec.name], spec), offset, type_id)
-            return values.read(bytes(self._contents[spec.name]), offset, type_id)
+            return values.read(self.read_data(spec.name), offset, type_id)
+
+    def read_data(self, name: str) -> bytes:
+        """The bytes of a data section, by its map: as they will be loaded, or as they are now.
+
+        :raises KeyError: there is no such map.
+        """
+        if self._loaded:
+            return maps.read(self._maps[name], self._specs[name])
+        return bytes(self._contents[name])
+
+    def write_data(self, name: str, offset: int, data: bytes) -> None:
+        """Change bytes of a data section, by its map; before loading of a constant one too.
+
+        :raises ValueError: they lie outside of it, or are constant once the object is loaded.
+        :raises KeyError: there is no such map.
+        """
+        spec = self._specs[name]
+        if not 0 <= offset <= offset + len(data) <= spec.value_size:
+            raise ValueError(f"{len(data)} bytes at {offset} lie outside of {name}")
+        if not self._loaded:
+            self._contents[name][offset : offset + len(data)] = data
+            return
+        if spec.read_only:
+            raise ValueError(f"{name} is constant once the object is loaded")
+        maps.write(self._maps[name], spec, offset, data)
 
     def variables(self) -> dict[str, str]:
         """The global variables and the section that each lies in."""
