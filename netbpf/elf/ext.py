@@ -8,7 +8,7 @@ from netbpf.btf.blob import Btf
 from netbpf.btf.core_spec import KIND_NAMES
 from netbpf.btf.errors import BtfFormatError
 from netbpf.btf.ext import BtfExt, CoreRelo, FuncInfo, LineInfo
-from netbpf.elf.file import ElfFile, Section
+from netbpf.elf.file import SHT_PROGBITS, ElfFile, Section
 
 NAME = ".BTF.ext"
 _MAX_SIZE = 8 << 20
@@ -26,6 +26,8 @@ class Ext:
         section = elf.section(NAME)
         if section is None or btf is None:
             return
+        if section.type != SHT_PROGBITS:
+            raise elf.error(f"a section of type {section.type} holds no BTF", section=NAME)
         if section.size > _MAX_SIZE:
             raise elf.error(f"{section.size} bytes are too many", section=NAME)
         try:

@@ -8,6 +8,7 @@ from netbpf.btf import types as t
 from netbpf.btf.blob import Btf
 from netbpf.btf.patch import patched
 from netbpf.elf import file as elf_file
+from netbpf.elf.checks import check_types
 from netbpf.elf.externs import KCONFIG, KSYMS
 from netbpf.elf.file import ElfFile
 from netbpf.elf.spec import Extern
@@ -22,11 +23,14 @@ def read_btf(elf: ElfFile) -> Btf | None:
     section = elf.section(".BTF")
     if section is None:
         return None
+    if section.type != elf_file.SHT_PROGBITS:
+        raise elf.error(f"a section of type {section.type} holds no BTF", section=".BTF")
     if section.size > _MAX_BTF:
         raise elf.error(f"{section.size} bytes are too many", section=".BTF")
     btf = Btf.parse(elf.content(section))
     if btf.byteorder != elf.byteorder:
         raise elf.error("its byte order is not that of the file", section=".BTF")
+    check_types(btf)
     return btf
 
 
@@ -34,21 +38,29 @@ def completed(elf: ElfFile, btf: Btf, externs: Sequence[Extern]) -> Btf:
     """The BTF with sections laid out, hidden names static, and a place for each kconfig value."""
     layouts = _layouts(elf, btf)
     linkages = _hidden(elf, btf)
+    for name in (KCONFIG, KSYMS):
+        _check_externs(elf, btf, name, externs)
     values = {e.btf_id: e for e in externs if e.section == KCONFIG}
     type_id = btf.find(KCONFIG, t.KIND_DATASEC)
     if values and type_id is not None:
-        section = btf.type(type_id)
-        assert isinstance(section, t.DataSec)
-        missing = next((v for v in section.variables if v.type_id not in values), None)
-        if missing is not None:
-            name = btf.type(missing.type_id).name
-            raise elf.error(f"there is no symbol for {name or 'a value'}", section=KCONFIG)
         layouts[type_id] = (
             max(e.offset + e.size for e in values.values()),
             {e.btf_id: e.offset for e in values.values()},
         )
         linkages.update(dict.fromkeys(values, t.LINKAGE_GLOBAL))
     return Btf.parse(patched(btf, datasecs=layouts, linkages=linkages))
+
+
+def _check_externs(elf: ElfFile, btf: Btf, name: str, externs: Sequence[Extern]) -> None:
+    type_id = btf.find(name, t.KIND_DATASEC)
+    section = btf.type(type_id) if type_id is not None else None
+    if not isinstance(section, t.DataSec):
+        return
+    known = {e.btf_id for e in externs}
+    for variable in section.variables:
+        if variable.type_id not in known:
+            called = btf.type(variable.type_id).name or "a name"
+            raise elf.error(f"there is no symbol for {called}", section=name)
 
 
 def _layouts(elf: ElfFile, btf: Btf) -> _Layouts:
@@ -73,10 +85,6 @@ def _layouts(elf: ElfFile, btf: Btf) -> _Layouts:
         variables = [(v, btf.type(v.type_id)) for v in found.variables]
         if any(not isinstance(inner, t.Var) for _, inner in variables):
             raise elf.error("the BTF has something other than a variable in it", section=found.name)
-        if found.size:
-            # Sorted all the same: the kernel wants it, and libbpf does it.
-            layouts[type_id] = (found.size, {})
-            continue
         offsets = {}
         for variable, inner in variables:
             if isinstance(inner, t.Var) and inner.linkage == t.LINKAGE_GLOBAL:
@@ -87,7 +95,8 @@ def _layouts(elf: ElfFile, btf: Btf) -> _Layouts:
                 offsets[variable.type_id] = places[section.index, inner.name]
         if max(section.size, *offsets.values(), 0) > 0xFFFFFFFF:
             raise elf.error("it is larger than 4 GB", section=section.name)
-        layouts[type_id] = (section.size, offsets)
+        # What has been filled in is sorted all the same: the kernel wants it, and libbpf does it.
+        layouts[type_id] = (found.size, {}) if found.size else (section.size, offsets)
     return layouts
 
 

@@ -220,9 +220,9 @@ class FunctionReader:
         targets = self._targets
         value = symbol.value + imm
         if target.executable:
-            if value % BPF_INSN_SIZE:
+            if value % BPF_INSN_SIZE or symbol.type not in (STT_FUNC, STT_SECTION):
                 raise self._elf.error(
-                    f"{name} at {value} is inside of an instruction", section=section.name
+                    f"{name} at {value} of {target.name} is no function", section=section.name
                 )
             return Relocation(at, "function", name, target.index, value)
         if symbol.section in targets.data:
