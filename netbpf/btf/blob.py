@@ -28,9 +28,12 @@ _PER_ELEMENT = {
 }
 
 
-class _Steps(dict[int, int]):
-    # How many words a type takes, by its info word. The kernel's 126,000 types have a few hundred
-    # different ones, so that this costs half of computing it for each.
+class Steps(dict[int, int]):
+    """How many words a type takes, by its info word.
+
+    The kernel's 126,000 types have a few hundred different ones, so that this costs half of
+    computing it for each.
+    """
 
     def __init__(self, data: bytes | memoryview, header: Header, prefix: str) -> None:
         super().__init__()
@@ -135,7 +138,7 @@ class Btf:
         words = self._words
         offsets = array("I")
         add = offsets.append
-        steps = _Steps(self.data, self.header, self._prefix)
+        steps = Steps(self.data, self.header, self._prefix)
         position = 0
         end = len(words)
         try:

@@ -5,73 +5,106 @@ from __future__ import annotations
 import struct
 import zlib
 from array import array
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from netbpf.btf import types as t
-from netbpf.btf.blob import Btf
+from netbpf.btf.blob import Btf, Steps
 from netbpf.btf.core_spec import essential
+from netbpf.btf.errors import BtfFormatError
 
 # What a packed index starts with: a word of this format (its second half is the version), the
-# checksum of all that follows it, the counts of types, names and flavours, and the length of the
+# checksum of all that follows it, the counts of types and of those in order, and the length of the
 # identity, which comes next. The numbers are in this machine's byte order: another's do not fit.
-_MAGIC = 0x6E620001
-_HEAD = struct.Struct("=6I")
+_MAGIC = 0x6E620002
+_HEAD = struct.Struct("=5I")
+
+# Kinds that relocations look for by name. The rest of the names are those of functions, nearly all.
+_ORDERED = frozenset(
+    {
+        t.KIND_INT,
+        t.KIND_STRUCT,
+        t.KIND_UNION,
+        t.KIND_ENUM,
+        t.KIND_FWD,
+        t.KIND_TYPEDEF,
+        t.KIND_FLOAT,
+        t.KIND_ENUM64,
+    }
+)
+_ENUMS = (t.KIND_ENUM, t.KIND_ENUM64)
 
 
-@dataclass(slots=True, frozen=True)
-class Index:
-    """``offsets``: where each type starts (``Btf.offsets``). ``names``: the string offsets of all
-    named types, rising; ``ids``: their types in that order. ``flavours``: ids of the types whose
-    essential name is not their name.
+class Index(NamedTuple):
+    """What saves the pass over all types.
+
+    ``offsets``: where each type starts (``Btf.offsets``). ``names``: the string offset of each
+    one's name. ``ordered``: the ids of all types with a name that are no functions or variables,
+    by name.
     """
 
     offsets: Sequence[int]
     names: Sequence[int]
-    ids: Sequence[int]
-    flavours: Sequence[int]
+    ordered: Sequence[int]
 
 
-def build(btf: Btf) -> Index:
-    """Index the types of ``btf``, those of its base not."""
-    by_id = btf.name_offsets
-    order = sorted(range(len(by_id)), key=by_id.__getitem__)
-    names = array("I", map(by_id.__getitem__, order))
-    unnamed = bisect_right(names, 0)
-    names = names[unnamed:]
-    ids = array("I", map(btf.first_id.__add__, order[unnamed:]))
-    return Index(btf.offsets, names, ids, _flavours(btf, names, ids))
+class _Walked(Btf):
+    # Notes on its way over the types which of them are to be ordered.
+
+    ordered: list[int]
+
+    def _walk(self) -> array[int]:
+        words = self._words
+        offsets = array("I")
+        add = offsets.append
+        self.ordered = []
+        note = self.ordered.append
+        steps = _Kinds(Steps(self.data, self.header, self._prefix))
+        position = 0
+        end = len(words)
+        first = self.first_id - 1
+        try:
+            while position < end:
+                add(position)
+                step, wanted = steps[words[position + 1]]
+                if wanted and words[position]:
+                    note(first + len(offsets))
+                position += step
+        except IndexError:
+            position = end + 1
+        if position != end:
+            raise BtfFormatError("the last type is cut off")
+        return offsets
 
 
-def _flavours(btf: Btf, names: array[int], ids: array[int]) -> array[int]:
-    # Few names have a "___" at all: they are looked for in the strings, not type by type. A name
-    # may start anywhere in a string, and a split blob's may be a string of its base.
-    found = set()
-    part: Btf | None = btf
-    while part is not None:
-        first, strings = part.strings
-        at = strings.find(b"___")
-        while at >= 0:
-            end = strings.find(b"\0", at)
-            start = strings.rfind(b"\0", 0, at) + 1
-            low = bisect_left(names, first + start)
-            for place in range(low, bisect_left(names, first + end)):
-                name = btf.string(names[place])
-                if essential(name) != name:
-                    found.add(ids[place])
-            at = strings.find(b"___", end)
-        part = part.base
-    return array("I", sorted(found))
+class _Kinds(dict[int, tuple[int, bool]]):
+    # By info word: how many words the type takes, and whether it is to be ordered.
+
+    def __init__(self, steps: Steps) -> None:
+        super().__init__()
+        self._steps = steps
+
+    def __missing__(self, info: int) -> tuple[int, bool]:
+        found = self[info] = self._steps[info], info >> 24 & 0x7F in _ORDERED
+        return found
+
+
+def parse(data: bytes | memoryview, base: Btf | None = None) -> IndexedBtf:
+    """Read a BTF with all its names; ``base`` is what a split one goes on from.
+
+    :raises BtfFormatError: it is none, or malformed.
+    """
+    btf = _Walked(data, base)
+    found = IndexedBtf(btf, Index(btf.offsets, btf.name_offsets, btf.ordered))
+    btf.ordered.sort(key=found.name)
+    return found
 
 
 def pack(index: Index, identity: bytes) -> bytes:
     """The index as bytes; ``identity`` says what it is of."""
-    parts = [index.offsets, index.names, index.ids, index.flavours]
-    body = _padded(identity) + b"".join(array("I", part).tobytes() for part in parts)
-    counts = struct.pack(
-        "=4I", len(index.offsets), len(index.names), len(index.flavours), len(identity)
-    )
+    body = _padded(identity) + b"".join(array("I", part).tobytes() for part in index)
+    counts = struct.pack("=3I", len(index.offsets), len(index.ordered), len(identity))
     return struct.pack("=2I", _MAGIC, zlib.crc32(counts + body)) + counts + body
 
 
@@ -82,11 +115,11 @@ def unpack(data: bytes, identity: bytes) -> Index:
     """
     if len(data) < _HEAD.size:
         raise ValueError("too short for an index")
-    magic, checksum, types, names, flavours, length = _HEAD.unpack_from(data)
+    magic, checksum, types, ordered, length = _HEAD.unpack_from(data)
     if magic != _MAGIC:
         raise ValueError("no index of this version")
-    start = _HEAD.size + len(_padded(bytes(length) if length <= 1024 else b""))
-    if len(data) != start + 4 * (types + 2 * names + flavours):
+    start = _HEAD.size + length + -length % 4
+    if len(data) != start + 4 * (2 * types + ordered):
         raise ValueError("an index of another length than it says")
     if data[_HEAD.size : _HEAD.size + length] != identity:
         raise ValueError("an index of something else")
@@ -94,10 +127,7 @@ def unpack(data: bytes, identity: bytes) -> Index:
     if zlib.crc32(view[8:]) != checksum:
         raise ValueError("a damaged index")
     words = view[start:].cast("I")
-    ends = [types, types + names, types + 2 * names]
-    return Index(
-        words[: ends[0]], words[ends[0] : ends[1]], words[ends[1] : ends[2]], words[ends[2] :]
-    )
+    return Index(words[:types], words[types : 2 * types], words[2 * types :])
 
 
 def _padded(data: bytes) -> bytes:
@@ -105,62 +135,93 @@ def _padded(data: bytes) -> bytes:
 
 
 class IndexedBtf:
-    """A BTF with its index: types by name in microseconds."""
+    """A BTF with its index: types by name in microseconds, functions in less than a millisecond."""
 
-    def __init__(self, btf: Btf, index: Index | None = None) -> None:
+    def __init__(self, btf: Btf, index: Index) -> None:
         self.btf = btf
-        self.index = build(btf) if index is None else index
-        self._flavours: dict[str, list[int]] | None = None
-        self._found: dict[str, list[int]] = {}
+        self.index = index
+        self._packed: bytes | None = None
 
-    def ids(self, name: str) -> list[int]:
-        """The ids of all types called ``name``, the base's not among them.
+    def name(self, type_id: int) -> bytes:
+        """The name of a type, as the bytes that stand in the BTF."""
+        offset = self.index.names[type_id - self.btf.first_id]
+        part = self.btf
+        first, strings = part.strings
+        while offset < first and part.base is not None:
+            part = part.base
+            first, strings = part.strings
+        at = offset - first
+        end = strings.find(b"\0", at)
+        if end < 0:
+            raise BtfFormatError(f"string offset {offset} lies outside of the string section")
+        return strings[at:end]
 
-        Of a ``struct x`` the name is ``x``.
+    def candidates(self, name: str, kind: int) -> list[int]:
+        """The ids of all types of ``kind`` whose essential name is ``name``, by id.
+
+        Enums of 32 and 64 bits are of one kind. The base's types are not among them.
         """
-        found = self._found.get(name)
-        if found is None:
-            found = self._found[name] = self._search(name) if name else []
-        return list(found)
+        if not name or essential(name) != name:
+            # A name with a flavour is nobody's essential name.
+            return []
+        wanted = name.encode("utf-8", "surrogateescape")
+        found = self._ordered(wanted)
+        found += [
+            type_id
+            for type_id in self._ordered(wanted + b"___", start=True)
+            if essential(self.btf.type(type_id).name) == name
+        ]
+        kinds = _ENUMS if kind in _ENUMS else (kind,)
+        return sorted(type_id for type_id in found if self.btf.kind(type_id) in kinds)
 
-    def _search(self, name: str) -> list[int]:
-        # Strings may be there more than once, and one may be the tail of another.
-        needle = name.encode("utf-8", "surrogateescape") + b"\0"
-        names, ids = self.index.names, self.index.ids
+    def _ordered(self, wanted: bytes, start: bool = False) -> list[int]:
+        # The types whose name is ``wanted``, or with ``start`` begins with it.
+        found = []
+        ordered = self.index.ordered
+        for place in range(bisect_left(ordered, wanted, key=self.name), len(ordered)):
+            name = self.name(ordered[place])
+            if name != wanted and not (start and name.startswith(wanted)):
+                break
+            found.append(ordered[place])
+        return found
+
+    def find(self, name: str, *kinds: int) -> int | None:
+        """The first id of a type called ``name`` of one of ``kinds``, of any when none is given."""
+        for type_id in self.ids(name, *kinds):
+            return type_id
+        return None
+
+    def ids(self, name: str, *kinds: int) -> list[int]:
+        """The ids of all types called ``name`` of one of ``kinds``, of any when none is given.
+
+        Of a ``struct x`` the name is ``x``. The base's types are not among them.
+        """
+        if not name:
+            return []
+        wanted = name.encode("utf-8", "surrogateescape")
+        if kinds and _ORDERED.issuperset(kinds):
+            found = self._ordered(wanted)
+        else:
+            found = self._search(wanted + b"\0")
+        return sorted(i for i in found if not kinds or self.btf.kind(i) in kinds)
+
+    def _search(self, needle: bytes) -> list[int]:
+        # Functions are not in order: their names are looked for where they stand. A string may be
+        # there more than once, and may be the tail of another.
+        if self._packed is None:
+            self._packed = array("I", self.index.names).tobytes()
         found = []
         part: Btf | None = self.btf
         while part is not None:
             first, strings = part.strings
             at = strings.find(needle)
             while at >= 0:
-                place = bisect_left(names, first + at)
-                while place < len(names) and names[place] == first + at:
-                    found.append(ids[place])
-                    place += 1
+                word = struct.pack("=I", first + at)
+                place = self._packed.find(word)
+                while place >= 0:
+                    if place % 4 == 0:
+                        found.append(self.btf.first_id + place // 4)
+                    place = self._packed.find(word, place + 1)
                 at = strings.find(needle, at + 1)
             part = part.base
-        return sorted(found)
-
-    def find(self, name: str, *kinds: int) -> int | None:
-        """The first id of a type called ``name`` of one of ``kinds``, of any when none is given."""
-        for type_id in self.ids(name):
-            if not kinds or self.btf.kind(type_id) in kinds:
-                return type_id
-        return None
-
-    def candidates(self, name: str, kind: int) -> list[int]:
-        """The ids of all types of ``kind`` whose essential name is ``name``, by id.
-
-        Enums of 32 and 64 bits are of one kind.
-        """
-        if self._flavours is None:
-            self._flavours = {}
-            for type_id in self.index.flavours:
-                full = self.btf.type(type_id).name
-                self._flavours.setdefault(essential(full), []).append(type_id)
-        # A name that itself ends in a flavour stands for nothing here.
-        found = self.ids(name) if essential(name) == name else []
-        enums = (t.KIND_ENUM, t.KIND_ENUM64)
-        kinds = enums if kind in enums else (kind,)
-        found += self._flavours.get(name, [])
-        return [type_id for type_id in sorted(found) if self.btf.kind(type_id) in kinds]
+        return found

@@ -98,7 +98,7 @@ class KernelTypes:
                     self._modules[name] = known[name]
                     continue
                 with open(path, "rb", buffering=0) as file:
-                    added = IndexedBtf(Btf.parse(file.read(), self.btf))
+                    added = index.parse(file.read(), self.btf)
             except (OSError, BtfFormatError):
                 # It goes at this moment, or was built for another kernel: it adds nothing.
                 continue
@@ -150,7 +150,7 @@ def read(path: str | os.PathLike[str]) -> KernelTypes:
         identity = None
     data, pointer = types_file.read(name)
     try:
-        main = IndexedBtf(Btf.parse(data))
+        main = index.parse(data)
         main.btf.pointer = _pointer(main) or pointer or struct.calcsize("P")
     except BtfFormatError as error:
         raise ObjectFileError(name, str(error)) from error
@@ -201,7 +201,7 @@ def _indexed(data: bytes | memoryview, build: bytes) -> IndexedBtf:
         except ValueError:
             # Another kernel's, of another version of netbpf, or damaged.
             pass
-    made = IndexedBtf(Btf.parse(data))
+    made = index.parse(data)
     if build:
         index_cache.write(build.hex(), index.pack(made.index, identity))
     return made

@@ -7,13 +7,13 @@ import struct
 import pytest
 
 from netbpf.btf import core_spec as cs
+from netbpf.btf import index
 from netbpf.btf import types as t
 from netbpf.btf.blob import Btf
 from netbpf.btf.core import Candidate, CoreError, Resolution, apply, describe, essential, resolve
 from netbpf.btf.core_match import are_compatible, matches
 from netbpf.btf.core_patch import POISON
 from netbpf.btf.ext import CoreRelo
-from netbpf.btf.index import IndexedBtf
 from tests.unit.blobs import Blob
 
 
@@ -74,7 +74,7 @@ def answer(
     """What becomes of one relocation, all of the kernel's types looked through."""
     ours, theirs = local.parse(), kernel.parse()
     wanted = ours.type(type_id)
-    ids = IndexedBtf(theirs).candidates(essential(wanted.name), wanted.kind) if wanted.name else []
+    ids = index.parse(bytes(kernel)).candidates(essential(wanted.name), wanted.kind)
     relo = CoreRelo(0, type_id, access, kind)
     return resolve(ours, relo, [Candidate(theirs, i) for i in ids])[0]
 
@@ -203,7 +203,7 @@ def test_arrays_keep_within_their_bounds() -> None:
 
 
 def test_an_array_at_the_end_of_no_length_has_no_bounds() -> None:
-    for ours_length, theirs_length, index, fits in ((0, 0, 9, 1), (0, 3, 2, 1), (4, 0, 3, 1)):
+    for ours_length, theirs_length, place, fits in ((0, 0, 9, 1), (0, 3, 2, 1), (4, 0, 3, 1)):
         local, kernel = Types(), Types()
         ours = local.struct(
             "s", 4, ("n", local.i32, 0), ("v", local.array(local.i32, ours_length), 32)
@@ -211,8 +211,8 @@ def test_an_array_at_the_end_of_no_length_has_no_bounds() -> None:
         kernel.struct(
             "s", 8, ("n", kernel.u64, 0), ("v", kernel.array(kernel.i32, theirs_length), 64)
         )
-        assert answer(local, kernel, ours, f"0:1:{index}", cs.FIELD_EXISTS).new == fits
-        assert answer(local, kernel, ours, f"0:1:{index}").new == 8 + 4 * index
+        assert answer(local, kernel, ours, f"0:1:{place}", cs.FIELD_EXISTS).new == fits
+        assert answer(local, kernel, ours, f"0:1:{place}").new == 8 + 4 * place
     # In the middle of a struct it is an array of length 0 like any other.
     local, kernel = Types(), Types()
     ours = local.struct("s", 4, ("v", local.array(local.i32, 0), 0))

@@ -34,13 +34,16 @@ def kernel() -> Blob:
 
 
 def test_names_lead_to_all_types_of_the_name() -> None:
-    found = IndexedBtf(Btf.parse(bytes(kernel())))
+    found = index.parse(bytes(kernel()))
     assert found.ids("sock") == [2, 6, 7]
     assert found.ids("sock___old") == [4]
     assert found.ids("ock") == found.ids("nothing") == found.ids("") == []
     assert found.find("sock", t.KIND_FWD) == 6
     assert found.find("sock") == 2
     assert found.find("sock", t.KIND_UNION) is None
+    assert found.ids("sock", t.KIND_STRUCT, t.KIND_UNION) == [2, 7]
+    assert found.ids("sock", t.KIND_FUNC) == []
+    assert found.name(4) == b"sock___old"
     assert found.candidates("sock", t.KIND_STRUCT) == [2, 4, 7]
     assert found.candidates("sock", t.KIND_FWD) == [6]
     assert found.candidates("sock___old", t.KIND_STRUCT) == []
@@ -53,17 +56,29 @@ def test_a_name_may_be_the_tail_of_another_and_stand_twice() -> None:
     twice = [blob.string("sock"), blob.string("sock")]
     for offset in (long, long + 3, *twice):
         blob._types += struct.pack("<3I", offset, t.KIND_STRUCT << 24, 0)
-    found = IndexedBtf(Btf.parse(bytes(blob)))
+    found = index.parse(bytes(blob))
     assert found.ids("sock___v2") == [2]
     assert found.candidates("sock", t.KIND_STRUCT) == [2, 3, 4]
     assert found.candidates("netsock", t.KIND_STRUCT) == [1]
+
+
+def test_functions_have_names_too() -> None:
+    blob = kernel()
+    proto = blob.add(t.KIND_FUNC_PROTO)
+    func = blob.add(t.KIND_FUNC, "sock", proto)
+    other = blob.add(t.KIND_FUNC, "sock___old_func", proto)
+    found = index.parse(bytes(blob))
+    assert found.find("sock", t.KIND_FUNC) == func
+    assert found.ids("sock") == [2, 6, 7, func]
+    assert found.ids("sock___old_func", t.KIND_FUNC, t.KIND_VAR) == [other]
+    assert found.candidates("sock", t.KIND_FUNC) == []
 
 
 def test_enums_of_both_widths_are_one_kind() -> None:
     blob = Blob()
     blob.add(t.KIND_ENUM, "e", 4)
     blob.add(t.KIND_ENUM64, "e", 8)
-    found = IndexedBtf(Btf.parse(bytes(blob)))
+    found = index.parse(bytes(blob))
     assert found.candidates("e", t.KIND_ENUM) == found.candidates("e", t.KIND_ENUM64) == [1, 2]
 
 
@@ -76,7 +91,7 @@ def test_split_types_use_names_of_their_base() -> None:
     for name in (b"sock\0", b"sock___old\0"):
         offset = below.strings[1].index(b"\0" + name) + 1
         split._types += struct.pack("<3I", offset, t.KIND_STRUCT << 24, 0)
-    found = IndexedBtf(Btf.parse(bytes(split), below))
+    found = index.parse(bytes(split), below)
     assert found.ids("module_sock") == [8]
     assert found.ids("sock") == [9]
     assert found.candidates("sock", t.KIND_STRUCT) == [9, 10]
@@ -84,10 +99,10 @@ def test_split_types_use_names_of_their_base() -> None:
 
 def test_a_packed_index_gives_the_same_answers() -> None:
     data = bytes(kernel())
-    made = index.build(Btf.parse(data))
+    made = index.parse(data).index
     packed = index.pack(made, b"abc")
     again = index.unpack(packed, b"abc")
-    for part in ("offsets", "names", "ids", "flavours"):
+    for part in ("offsets", "names", "ordered"):
         assert list(getattr(again, part)) == list(getattr(made, part)), part
     btf = Btf.parse(data, None, again.offsets)
     assert [btf.type(i) for i in range(len(btf))] == [Btf.parse(data).type(i) for i in range(8)]
@@ -95,7 +110,7 @@ def test_a_packed_index_gives_the_same_answers() -> None:
 
 
 def test_no_byte_of_a_packed_index_can_change() -> None:
-    packed = index.pack(index.build(Btf.parse(bytes(kernel()))), b"abcdef")
+    packed = index.pack(index.parse(bytes(kernel())).index, b"abcdef")
     for at in range(len(packed)):
         changed = bytearray(packed)
         changed[at] ^= 0x55
@@ -146,12 +161,12 @@ class Machine:
         self.restart()
         made = []
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(index, "build", lambda btf: made.append(1) or build(btf))
+            patch.setattr(index, "parse", lambda *args: made.append(1) or parse(*args))
             found = kernel_types.running().candidates("sock", t.KIND_STRUCT)
         return [c.type_id for c in found], bool(made)
 
 
-build = index.build
+parse = index.parse
 
 
 @pytest.fixture
@@ -208,7 +223,7 @@ def empty(file: Path) -> None:
 
 
 def foreign(file: Path) -> None:
-    file.write_bytes(index.pack(build(Btf.parse(bytes(Blob()))), b"another"))
+    file.write_bytes(index.pack(parse(bytes(Blob())).index, b"another"))
 
 
 def writable(file: Path) -> None:
