@@ -7,13 +7,12 @@ object loaded by either has the same tag.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from netbpf.btf import types as t
 from netbpf.btf.blob import Btf
 from netbpf.btf.core_match import match
-from netbpf.btf.core_patch import apply
+from netbpf.btf.core_patch import Resolution, apply
 from netbpf.btf.core_spec import (
     ENUMVAL_EXISTS,
     ENUMVAL_KINDS,
@@ -62,26 +61,7 @@ class Candidate(NamedTuple):
     type_id: int
 
 
-@dataclass(slots=True, frozen=True)
-class Resolution:
-    """What becomes of an instruction: ``old`` in it gives way to ``new``.
-
-    ``poison``: there is nothing of the kind in the kernel, the instruction must not be reached.
-    ``validate``: ``old`` has to be in the instruction. The sizes are those of what a load or store
-    touches, 0 where they do not matter; ``misfit`` says that it cannot be adjusted to the new one.
-    """
-
-    old: int
-    new: int
-    poison: bool = False
-    validate: bool = True
-    misfit: bool = False
-    old_size: int = 0
-    new_size: int = 0
-
-
-@dataclass(slots=True, frozen=True)
-class _Value:
+class _Value(NamedTuple):
     number: int
     validate: bool = True
     size: int = 0
@@ -189,7 +169,7 @@ def _type_value(kind: int, spec: Spec) -> _Value:
 def _enum_value(spec: Spec) -> int:
     found = spec.btf.type(spec.steps[0].type_id)
     assert isinstance(found, t.Enum)
-    value = found.values[spec.steps[0].index][1]
+    value = found.values[spec.steps[0].position][1]
     if found.kind == t.KIND_ENUM:
         # libbpf takes all values of 32 bits for signed ones.
         value = (value & _U32 ^ 0x80000000) - 0x80000000
@@ -208,7 +188,7 @@ def _field_value(kind: int, spec: Spec, byteorder: str) -> _Value:
         raise CoreError(f"{KIND_NAMES[kind]} cannot be asked of an array's element")
     outer = btf.type(step.type_id)
     assert isinstance(outer, t.Struct | t.Union)
-    member = outer.members[step.index]
+    member = outer.members[step.position]
     type_id, found = skip(btf, member.type_id)
     offset = spec.bit_offset
     bits = member.bit_size

@@ -66,12 +66,12 @@ def _match_field(local: Spec, target: Spec) -> bool:
         if number:
             if not isinstance(found, t.Array):
                 return False
-            if step.index >= found.length and not is_flexible(btf, target.steps, found):
+            if step.position >= found.length and not is_flexible(btf, target.steps, found):
                 return False
             type_id, _ = skip(btf, found.type_id)
         target.lengthen()
-        target.steps.append(Step(type_id, step.index))
-        target.forward(step.index * size_of(btf, type_id) * 8)
+        target.steps.append(Step(type_id, step.position))
+        target.forward(step.position * size_of(btf, type_id) * 8)
     return True
 
 
@@ -91,7 +91,7 @@ def _match_member(local: Btf, step: Step, target: Spec, type_id: int) -> int | N
         if member.name:
             outer = local.type(step.type_id)
             assert isinstance(outer, _Composite)
-            wanted = outer.members[step.index].type_id
+            wanted = outer.members[step.position].type_id
             if not _fields_fit(local, wanted, btf, member.type_id):
                 return None
             target.steps.append(Step(type_id, index, member.name))

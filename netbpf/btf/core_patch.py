@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from typing import Protocol
+from typing import NamedTuple
 
 from netbpf.btf.core_spec import CoreError
 
@@ -24,26 +24,24 @@ _U32 = 0xFFFFFFFF
 _U64 = 0xFFFFFFFFFFFFFFFF
 
 
-class Answer(Protocol):
-    """What is to be written: netbpf.btf.core.Resolution."""
+class Resolution(NamedTuple):
+    """What becomes of an instruction: ``old`` in it gives way to ``new``.
 
-    @property
-    def old(self) -> int: ...
-    @property
-    def new(self) -> int: ...
-    @property
-    def poison(self) -> bool: ...
-    @property
-    def validate(self) -> bool: ...
-    @property
-    def misfit(self) -> bool: ...
-    @property
-    def old_size(self) -> int: ...
-    @property
-    def new_size(self) -> int: ...
+    ``poison``: there is nothing of the kind in the kernel, the instruction must not be reached.
+    ``validate``: ``old`` has to be in the instruction. The sizes are those of what a load or store
+    touches, 0 where they do not matter; ``misfit`` says that it cannot be adjusted to the new one.
+    """
+
+    old: int
+    new: int
+    poison: bool = False
+    validate: bool = True
+    misfit: bool = False
+    old_size: int = 0
+    new_size: int = 0
 
 
-def apply(insns: bytearray, at: int, answer: Answer, byteorder: str) -> bool:
+def apply(insns: bytearray, at: int, answer: Resolution, byteorder: str) -> bool:
     """Write ``answer`` into the instruction at byte ``at``; False when it was poisoned instead.
 
     A poisoned instruction does no harm where it cannot be reached; otherwise the verifier refuses
@@ -77,7 +75,7 @@ def apply(insns: bytearray, at: int, answer: Answer, byteorder: str) -> bool:
     return False
 
 
-def _apply_imm(insns: bytearray, at: int, answer: Answer, prefix: str) -> None:
+def _apply_imm(insns: bytearray, at: int, answer: Resolution, prefix: str) -> None:
     if insns[at] & _SRC_X:
         raise CoreError("an instruction without a constant cannot be relocated")
     (value,) = struct.unpack_from(prefix + "i", insns, at + 4)
@@ -85,7 +83,7 @@ def _apply_imm(insns: bytearray, at: int, answer: Answer, prefix: str) -> None:
     struct.pack_into(prefix + "I", insns, at + 4, answer.new & _U32)
 
 
-def _apply_offset(insns: bytearray, at: int, answer: Answer, prefix: str) -> bool:
+def _apply_offset(insns: bytearray, at: int, answer: Resolution, prefix: str) -> bool:
     (value,) = struct.unpack_from(prefix + "h", insns, at + 2)
     _check(answer, value)
     if answer.new > 0x7FFF:
@@ -105,7 +103,7 @@ def _apply_offset(insns: bytearray, at: int, answer: Answer, prefix: str) -> boo
     return True
 
 
-def _apply_wide(insns: bytearray, at: int, answer: Answer, prefix: str) -> None:
+def _apply_wide(insns: bytearray, at: int, answer: Resolution, prefix: str) -> None:
     registers, offset, low, second, high = struct.unpack_from(prefix + "xBhIIi", insns, at)
     source = registers >> 4 if prefix == "<" else registers & 0xF
     if source or offset or second:
@@ -115,6 +113,6 @@ def _apply_wide(insns: bytearray, at: int, answer: Answer, prefix: str) -> None:
     struct.pack_into(prefix + "I", insns, at + 12, answer.new >> 32 & _U32)
 
 
-def _check(answer: Answer, value: int) -> None:
+def _check(answer: Resolution, value: int) -> None:
     if answer.validate and value & _U64 != answer.old & _U64:
         raise CoreError(f"the instruction holds {value}, the program's own types say {answer.old}")

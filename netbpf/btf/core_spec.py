@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from netbpf.btf import types as t
 from netbpf.btf.blob import Btf
@@ -66,16 +66,14 @@ class CoreError(ValueError):
     """A relocation that makes no sense, or whose answer is not the same for all candidates."""
 
 
-@dataclass(slots=True, frozen=True)
-class Step:
-    """A member, by ``name`` and its ``index`` in ``type_id``, or (no name) an element of it."""
+class Step(NamedTuple):
+    """A member, by ``name`` and its ``position`` in ``type_id``, or (no name) an element of it."""
 
     type_id: int
-    index: int
+    position: int
     name: str | None = None
 
 
-@dataclass(slots=True)
 class Spec:
     """A place in the types of ``btf``; ``bit_offset`` counts from the start of ``root``.
 
@@ -83,11 +81,14 @@ class Spec:
     differ in them. ``length`` counts them.
     """
 
-    btf: Btf
-    root: int
-    steps: list[Step] = field(default_factory=list)
-    bit_offset: int = 0
-    length: int = 0
+    __slots__ = ("bit_offset", "btf", "length", "root", "steps")
+
+    def __init__(self, btf: Btf, root: int) -> None:
+        self.btf = btf
+        self.root = root
+        self.steps: list[Step] = []
+        self.bit_offset = 0
+        self.length = 0
 
     def forward(self, bits: int) -> None:
         """Move on; libbpf counts in 32 bits."""
@@ -158,7 +159,7 @@ def is_flexible(btf: Btf, steps: list[Step], found: t.Array) -> bool:
     if found.length or not steps or steps[-1].name is None:
         return False
     outer = btf.type(steps[-1].type_id)
-    return isinstance(outer, t.Struct | t.Union) and steps[-1].index == len(outer.members) - 1
+    return isinstance(outer, t.Struct | t.Union) and steps[-1].position == len(outer.members) - 1
 
 
 def parse(btf: Btf, relo: CoreRelo) -> Spec:
@@ -235,11 +236,12 @@ def describe(btf: Btf, relo: CoreRelo) -> str:
         return name
     if relo.kind in ENUMVAL_KINDS:
         return f"{name} {essential(spec.steps[0].name or '')}"
-    first = f"[{spec.steps[0].index}]" if spec.steps[0].index else ""
+    first = f"[{spec.steps[0].position}]" if spec.steps[0].position else ""
     return (
         name
         + first
         + "".join(
-            f"[{step.index}]" if step.name is None else f".{step.name}" for step in spec.steps[1:]
+            f"[{step.position}]" if step.name is None else f".{step.name}"
+            for step in spec.steps[1:]
         )
     )

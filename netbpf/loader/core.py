@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from netbpf.bpf.macros import BPF_INSN_SIZE
 from netbpf.btf import core
@@ -23,8 +23,7 @@ _TEXT = ".text"
 _LINE_SHIFT = 10
 
 
-@dataclass(slots=True, frozen=True)
-class Missing:
+class Missing(NamedTuple):
     """What a poisoned instruction stands for: ``what`` in words, and what to do about it."""
 
     what: str
@@ -32,8 +31,7 @@ class Missing:
     source: str
 
 
-@dataclass(slots=True)
-class Fitted:
+class Fitted(NamedTuple):
     """Instructions by function (``Function.key``), and what is missing by function and offset.
 
     Functions without relocations are not in ``insns``.
@@ -61,10 +59,10 @@ def fit(
     :param types: gives the kernel's types; it is asked only where they are needed.
     :raises ObjectFileError: a relocation makes no sense, or is ambiguous in these types.
     """
-    fitted = Fitted({}, {})
+    missing: dict[tuple[tuple[int, int], int], Missing] = {}
     btf = spec.btf
     if btf is None:
-        return fitted
+        return Fitted({}, missing)
     # The order counts: a type that did not fit once is not looked at again, as libbpf has it.
     known: dict[int, Sequence[core.Candidate]] = {}
     code: dict[tuple[int, int], bytearray] = {}
@@ -90,11 +88,8 @@ def fit(
                 section=function.section,
             ) from error
         if not applied:
-            fitted.missing[function.key, relo.offset] = _missing(
-                btf, function, relo, answer, types().name
-            )
-    fitted.insns = {key: bytes(insns) for key, insns in code.items()}
-    return fitted
+            missing[function.key, relo.offset] = _missing(btf, function, relo, answer, types().name)
+    return Fitted({key: bytes(insns) for key, insns in code.items()}, missing)
 
 
 def _missing(

@@ -189,7 +189,7 @@ def younger(btf: Btf, record: libbpf_core.Record) -> bool:
         return False
     outer = btf.type(step.type_id)
     if step.name is not None and isinstance(outer, t.Struct | t.Union):
-        outer = btf.resolve(outer.members[step.index].type_id)[1]
+        outer = btf.resolve(outer.members[step.position].type_id)[1]
     return isinstance(outer, t.Array)
 
 
