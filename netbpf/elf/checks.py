@@ -39,6 +39,14 @@ _REFERS = frozenset(
 )
 
 
+def named(btf: Btf, *kinds: int) -> dict[str, int]:
+    """The first type of each name among those of ``kinds``: many are looked for in a file."""
+    found: dict[str, int] = {}
+    for type_id in sorted(i for kind in kinds for i in btf.ids_of_kind(kind)):
+        found.setdefault(btf.type(type_id).name, type_id)
+    return found
+
+
 def check_types(btf: Btf) -> None:
     """Look at each type of ``btf``, once.
 

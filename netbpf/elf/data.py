@@ -10,6 +10,7 @@ from netbpf.bpf import uapi
 from netbpf.bpf.macros import BPF_OBJ_NAME_LEN
 from netbpf.btf import types as t
 from netbpf.btf.blob import Btf
+from netbpf.elf.checks import named
 from netbpf.elf.externs import KCONFIG
 from netbpf.elf.file import SHF_EXECINSTR, SHT_NOBITS, SHT_PROGBITS, ElfFile, Section
 from netbpf.elf.spec import Arena, Extern, MapSpec
@@ -52,6 +53,7 @@ def data_maps(elf: ElfFile, btf: Btf | None, object_name: str) -> list[MapSpec]:
     """One array map of one element per data section."""
     maps: list[MapSpec] = []
     taken: set[str] = set()
+    layouts = named(btf, t.KIND_DATASEC) if btf is not None else {}
     for section in elf.sections:
         if not is_data(section):
             continue
@@ -64,7 +66,6 @@ def data_maps(elf: ElfFile, btf: Btf | None, object_name: str) -> list[MapSpec]:
             # Equal only in the kernel's fifteen characters.
             name = section.name
         taken |= {name, section.name}
-        type_id = btf.find(section.name, t.KIND_DATASEC) if btf is not None else None
         maps.append(
             _array(
                 name,
@@ -72,7 +73,7 @@ def data_maps(elf: ElfFile, btf: Btf | None, object_name: str) -> list[MapSpec]:
                 elf.content(section),
                 flags=uapi.BPF_F_RDONLY_PROG if section.name.startswith(".rodata") else 0,
                 btf=btf,
-                type_id=type_id or 0,
+                type_id=layouts.get(section.name, 0),
             )
         )
     return maps

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from netbpf.btf import types as t
 from netbpf.btf.blob import Btf
+from netbpf.elf.checks import named
 from netbpf.elf.file import SHN_UNDEF, STB_LOCAL, STB_WEAK, STT_NOTYPE, ElfFile
 from netbpf.elf.spec import Extern, KconfigType
 
@@ -42,13 +43,17 @@ def read_externs(elf: ElfFile, btf: Btf | None) -> tuple[Extern, ...]:
         if isinstance(section, t.DataSec)
         for variable in section.variables
     }
-    found = [_extern(elf, btf, homes, name, weak) for name, weak in sorted(names.items())]
+    ids = named(btf, t.KIND_VAR, t.KIND_FUNC)
+    found = [
+        _extern(elf, btf, homes, name, ids.get(name), weak) for name, weak in sorted(names.items())
+    ]
     places = _places(btf, found)
     return tuple(replace(e, offset=places.get(e.name, 0)) for e in found)
 
 
-def _extern(elf: ElfFile, btf: Btf, homes: dict[int, str], name: str, weak: bool) -> Extern:
-    btf_id = btf.find(name, t.KIND_VAR, t.KIND_FUNC)
+def _extern(
+    elf: ElfFile, btf: Btf, homes: dict[int, str], name: str, btf_id: int | None, weak: bool
+) -> Extern:
     declared = btf.type(btf_id) if btf_id is not None else None
     if not isinstance(declared, t.Var | t.Func) or btf_id is None:
         raise elf.error(

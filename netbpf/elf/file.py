@@ -40,8 +40,8 @@ STV_HIDDEN = 2
 # hostile file from taking all time and memory: what is handed out in total, whatever it overlaps.
 _MAX_SIZE = 64 << 20
 _MAX_CONTENT = 128 << 20
-_MAX_SYMBOLS = 1 << 20
-_MAX_RELOCATIONS = 1 << 19
+_MAX_SYMBOLS = 1 << 18
+_MAX_RELOCATIONS = 1 << 18
 _MAX_NAME = 4096
 
 _TYPES = {2: "ET_EXEC", 3: "ET_DYN", 4: "ET_CORE"}

@@ -8,14 +8,14 @@ from netbpf.btf import types as t
 from netbpf.btf.blob import Btf
 from netbpf.btf.patch import patched
 from netbpf.elf import file as elf_file
-from netbpf.elf.checks import check_types
+from netbpf.elf.checks import check_types, named
 from netbpf.elf.externs import KCONFIG, KSYMS
 from netbpf.elf.file import ElfFile
 from netbpf.elf.spec import Extern
 
 _Layouts = dict[int, tuple[int, dict[int, int]]]
-# The loader copies BTF and decodes much of it; a kernel's own has 6 MB.
-_MAX_BTF = 16 << 20
+# It is copied, and much of it decoded; a whole kernel's has 6 MB.
+_MAX_BTF = 8 << 20
 
 
 def read_btf(elf: ElfFile) -> Btf | None:
@@ -103,11 +103,9 @@ def _layouts(elf: ElfFile, btf: Btf) -> _Layouts:
 def _hidden(elf: ElfFile, btf: Btf) -> dict[int, int]:
     # A function that is global in C but hidden is verified with its callers, like a static one;
     # a hidden variable is none of the object's interface.
-    linkages = {}
-    for symbol in elf.symbols():
-        if symbol.hidden and symbol.section != elf_file.SHN_UNDEF:
-            kind = t.KIND_FUNC if symbol.type == elf_file.STT_FUNC else t.KIND_VAR
-            type_id = btf.find(symbol.name, kind)
-            if type_id is not None:
-                linkages[type_id] = t.LINKAGE_STATIC
-    return linkages
+    hidden = [s for s in elf.symbols() if s.hidden and s.section != elf_file.SHN_UNDEF]
+    if not hidden:
+        return {}
+    functions, variables = named(btf, t.KIND_FUNC), named(btf, t.KIND_VAR)
+    found = ((functions if s.type == elf_file.STT_FUNC else variables).get(s.name) for s in hidden)
+    return {type_id: t.LINKAGE_STATIC for type_id in found if type_id is not None}

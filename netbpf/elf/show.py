@@ -35,6 +35,9 @@ class _Shown:
         self._spec = spec
         self._words = Words(spec.btf)
         # Values of the configuration are shown as externs.
+        self._contents = {m.section: m.contents for m in spec.maps if m.section}
+        if spec.arena is not None:
+            self._contents[spec.arena.section] = spec.arena.contents
         self._globals = [g for g in spec.globals() if g.section != KCONFIG]
         self._variables: dict[str, list[Global]] = {}
         for variable in self._globals:
@@ -168,11 +171,7 @@ class _Shown:
         }
 
     def _global(self, variable: Global) -> Document:
-        arena = self._spec.arena
-        if arena is not None and variable.section == arena.section:
-            contents: bytes | None = arena.contents
-        else:
-            contents = self._spec.map(variable.map).contents
+        contents = self._contents.get(variable.section)
         return {
             "name": variable.name,
             "section": variable.section,
