@@ -1,4 +1,4 @@
-"""The C library calls that Python does not offer: bpf(2), setns, unshare, mount, statfs, mmap.
+"""The calls that Python does not offer: bpf(2), setns, unshare, mount, statfs, mmap and such.
 
 Every function raises plain OSError with the errno the kernel gave.
 """
@@ -18,6 +18,7 @@ _syscall.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_lon
 _MACHINE = os.uname().machine
 # scripts/syscall.tbl and arch/*/kernel/syscalls: aarch64 and riscv64 share the generic table.
 _BPF_NUMBERS = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351}
+_PERF_EVENT_NUMBERS = {"x86_64": 298, "aarch64": 241, "riscv64": 241, "s390x": 331}
 
 CLONE_FS = 0x00000200
 CLONE_NEWNS = 0x00020000
@@ -70,6 +71,24 @@ def bpf(cmd: int, attr: ctypes.Structure, size: int | None = None) -> int:
     result: int = _syscall(
         number, cmd, ctypes.byref(attr), ctypes.sizeof(attr) if size is None else size
     )
+    if result < 0:
+        raise _fail()
+    return result
+
+
+def perf_event_open(attr: ctypes.Structure, pid: int, cpu: int, flags: int) -> int:
+    """perf_event_open(2) without a group: the event's descriptor.
+
+    :raises OSError: with the kernel's errno; ENOSYS on an architecture whose number is not known.
+    """
+    number = _PERF_EVENT_NUMBERS.get(_MACHINE)
+    if number is None:
+        raise OSError(errno.ENOSYS, f"perf_event_open(2) has no known number on {_MACHINE}")
+    # A function object of its own: this call has more arguments than bpf(2).
+    call = _libc["syscall"]
+    call.restype = ctypes.c_long
+    call.argtypes = [ctypes.c_long, ctypes.c_void_p, *(ctypes.c_long for _ in range(4))]
+    result: int = call(number, ctypes.byref(attr), pid, cpu, -1, flags)
     if result < 0:
         raise _fail()
     return result

@@ -13,6 +13,9 @@ BPF_F_ID = 1 << 5
 BPF_F_PREORDER = 1 << 6
 BPF_F_LINK = 1 << 13
 
+# include/uapi/linux/bpf.h: flags of BPF_LINK_CREATE for netfilter.
+BPF_F_NETFILTER_IP_DEFRAG = 1 << 0
+
 # include/uapi/linux/bpf.h: flags of BPF_PROG_LOAD.
 BPF_F_STRICT_ALIGNMENT = 1 << 0
 BPF_F_ANY_ALIGNMENT = 1 << 1

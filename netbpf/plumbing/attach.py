@@ -1,0 +1,230 @@
+"""Attaching loaded programs of every type, one or all of an object."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Self
+
+from netbpf.bpf import link_create, uapi
+from netbpf.bpf.fd import FD
+from netbpf.bpf.link import Link
+from netbpf.bpf.map import Map
+from netbpf.bpf.prog import Program
+from netbpf.elf.spec import MapSpec, ProgramSpec
+from netbpf.errors import BpfError, NetbpfError
+from netbpf.interrupts import held as uninterrupted
+from netbpf.loader.object import Object
+from netbpf.plumbing import attach_net as net
+from netbpf.plumbing import attach_tracing as tracing
+from netbpf.plumbing.attachment import Attachment, Where
+
+Attacher = Callable[[ProgramSpec, Program, Where], Attachment]
+
+# What does it, what it takes of Where, and in words what has to be said of that.
+_Entry = tuple[Attacher, frozenset[str], str]
+
+_TARGET = "what it is to be attached to"
+# By how a program is attached that may name its target itself (ProgramSpec.attach).
+_BY_SECTION: dict[str, _Entry] = {
+    "trace": (tracing.trace, frozenset({"target", "function", "cookie"}), _TARGET),
+    "lsm": (tracing.trace, frozenset({"cookie"}), _TARGET),
+    "raw_tracepoint": (tracing.raw_tracepoint, frozenset({"function", "cookie"}), _TARGET),
+    "tracepoint": (tracing.tracepoint, frozenset({"function", "cookie"}), _TARGET),
+    "kprobe": (tracing.kprobe, frozenset({"function", "cookie"}), _TARGET),
+    "ksyscall": (tracing.ksyscall, frozenset({"function", "cookie"}), _TARGET),
+    "kprobe_multi": (tracing.kprobe_multi, frozenset({"function", "cookie"}), _TARGET),
+    "kprobe_session": (tracing.kprobe_multi, frozenset({"function", "cookie"}), _TARGET),
+    "uprobe": (tracing.uprobe, frozenset({"function", "pid", "cookie"}), _TARGET),
+    "uprobe_multi": (tracing.uprobe_multi, frozenset({"function", "pid", "cookie"}), _TARGET),
+    "iter": (tracing.iterator, frozenset({"map"}), _TARGET),
+    "usdt": (tracing.not_yet, frozenset(), _TARGET),
+    "tracing_multi": (tracing.not_yet, frozenset(), _TARGET),
+}
+_CGROUP: _Entry = (net.cgroup, frozenset({"cgroup", "hook"}), "a cgroup")
+_NETNS: _Entry = (net.netns, frozenset({"netns"}), "a network namespace")
+_SOCKMAP: _Entry = (net.sockmap, frozenset({"map", "hook"}), "a sockmap")
+_SOCKET: _Entry = (net.of_socket, frozenset({"socket"}), "a socket")
+_ROUTE: _Entry = (net.route, frozenset(), "a route")
+
+# By type, for those that have to be told where.
+_BY_TYPE: dict[int, _Entry] = {
+    uapi.BPF_PROG_TYPE_SCHED_CLS: (
+        net.chain,
+        frozenset({"ifindex", "hook", "before", "after", "first"}),
+        "a device",
+    ),
+    uapi.BPF_PROG_TYPE_XDP: (net.xdp, frozenset({"ifindex", "mode"}), "a device"),
+    uapi.BPF_PROG_TYPE_FLOW_DISSECTOR: _NETNS,
+    uapi.BPF_PROG_TYPE_SK_LOOKUP: _NETNS,
+    uapi.BPF_PROG_TYPE_CGROUP_SKB: _CGROUP,
+    uapi.BPF_PROG_TYPE_CGROUP_SOCK: _CGROUP,
+    uapi.BPF_PROG_TYPE_CGROUP_SOCK_ADDR: _CGROUP,
+    uapi.BPF_PROG_TYPE_CGROUP_DEVICE: _CGROUP,
+    uapi.BPF_PROG_TYPE_CGROUP_SYSCTL: _CGROUP,
+    uapi.BPF_PROG_TYPE_CGROUP_SOCKOPT: _CGROUP,
+    uapi.BPF_PROG_TYPE_SOCK_OPS: _CGROUP,
+    # lsm_cgroup: the others of this type attach by themselves.
+    uapi.BPF_PROG_TYPE_LSM: _CGROUP,
+    uapi.BPF_PROG_TYPE_SK_MSG: _SOCKMAP,
+    uapi.BPF_PROG_TYPE_SK_SKB: _SOCKMAP,
+    uapi.BPF_PROG_TYPE_NETFILTER: (
+        net.netfilter,
+        frozenset({"family", "hook", "priority", "defrag"}),
+        "family, hook and priority",
+    ),
+    uapi.BPF_PROG_TYPE_SOCKET_FILTER: _SOCKET,
+    uapi.BPF_PROG_TYPE_SK_REUSEPORT: _SOCKET,
+    uapi.BPF_PROG_TYPE_LWT_IN: _ROUTE,
+    uapi.BPF_PROG_TYPE_LWT_OUT: _ROUTE,
+    uapi.BPF_PROG_TYPE_LWT_XMIT: _ROUTE,
+    uapi.BPF_PROG_TYPE_LWT_SEG6LOCAL: _ROUTE,
+}
+
+# Attached by themselves even without a word behind the section's name: it counts at load.
+_NEVER_OPEN = frozenset({"trace", "lsm"})
+# Iterators that go over a map, which has to be given (kernel/bpf/map_iter.c and its kin).
+_OVER_A_MAP = frozenset({"bpf_map_elem", "bpf_sk_storage_map", "sockmap"})
+
+
+def attach(spec: ProgramSpec, program: Program, **where: Any) -> Attachment:
+    """Attach a program where its section says, or ``where`` (``Where`` has the words).
+
+    Whatever is opened on the way is closed when a step fails. The attachment does not need the
+    program any more: it may be closed.
+
+    :param program: ``spec`` as it was loaded.
+    :raises TypeError, ValueError: a word that says nothing to this type, or one is missing.
+    :raises BpfError: the kernel refused; the reason says why where that is known.
+    :raises NotSupportedError: this kernel cannot. :raises NotFoundError: the target is not there.
+    :raises NetbpfError: such a program is not attached by bpf(2), or netbpf cannot yet.
+    """
+    place = Where(**where)
+    entry = _BY_SECTION.get(spec.attach) or _BY_TYPE.get(spec.type)
+    if entry is None:
+        raise NetbpfError(
+            f"{spec.name} (section {spec.section}): a program of type {spec.type_name} is not "
+            "attached by netbpf",
+            hint="`netbpf prog run` runs one over packets, a tail call map or tc take others",
+            code="not_attachable",
+        )
+    attacher, takes, _ = entry
+    if useless := sorted(place.given() - takes):
+        raise ValueError(
+            f"{spec.name} (section {spec.section}): {', '.join(useless)} says nothing to a program "
+            f"of type {spec.type_name}"
+        )
+    made: Attachment | None = None
+    try:
+        with uninterrupted():
+            made = attacher(spec, program, place)
+    except BaseException:
+        if made is not None:
+            made.close()
+        raise
+    return made
+
+
+def attach_struct_ops(spec: MapSpec, found: Map) -> Attachment:
+    """Register the kernel's struct that a map of type struct_ops holds.
+
+    :raises BpfError: the kernel refused. :raises NetbpfError: it is registered without a link.
+    """
+    if spec.struct_ops is None:
+        raise ValueError(f"map {spec.name} is of type {spec.type_name}, not struct_ops")
+    if not spec.struct_ops.link:
+        raise NetbpfError(
+            f"map {spec.name} (section {spec.struct_ops.section}) is registered without a link",
+            hint='SEC(".struct_ops.link") makes one that netbpf can attach',
+            code="not_attachable",
+        )
+    try:
+        return Attachment(spec.name, Link(FD(link_create.struct_ops(found.fileno()))))
+    except OSError as error:
+        number = error.errno or 0
+        raise BpfError(f"register {spec.name} ({spec.struct_ops.type_name})", number) from error
+
+
+def left_open(spec: ProgramSpec) -> str | None:
+    """What has to be said to attach the program; None: it says all by itself.
+
+    Those are attached by ``attach_all``. As in libbpf, a section's name alone (``SEC("kprobe")``)
+    leaves open what it has no word for.
+    """
+    if spec.attach == "iter":
+        return "the map that it goes over" if spec.extra in _OVER_A_MAP else None
+    entry = _BY_SECTION.get(spec.attach) or _BY_TYPE.get(spec.type)
+    if spec.attach in _BY_SECTION and (spec.extra or spec.attach in _NEVER_OPEN):
+        return None
+    return "where" if entry is None else entry[2]
+
+
+class Attachments(Mapping[str, Attachment]):
+    """The attachments of an object by program or map, closed together, last one first.
+
+    ``open`` are the programs that were left alone, each with what would have to be said.
+    """
+
+    def __init__(self) -> None:
+        self.open: dict[str, str] = {}
+        self._made: dict[str, Attachment] = {}
+        self._stack = ExitStack()
+
+    def add(self, attachment: Attachment) -> None:
+        """Own one more."""
+        self._made[attachment.program] = self._stack.enter_context(attachment)
+
+    def close(self) -> None:
+        """Take all of them away; a second call does nothing."""
+        self._stack.close()
+        self._made.clear()
+
+    def __getitem__(self, name: str) -> Attachment:
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._made)
+
+    def __len__(self) -> int:
+        return len(self._made)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def attach_all(obj: Object) -> Attachments:
+    """Attach the loaded programs and structs of an object that say by themselves where.
+
+    All or none: when one cannot be attached, those before it are taken away again, in reverse.
+
+    :raises NetbpfError: as for ``attach``.
+    """
+    if not obj.loaded:
+        raise ValueError("the object is not loaded: there is nothing to attach")
+    made = Attachments()
+    try:
+        for spec in obj.spec.programs:
+            if spec.name not in obj.programs or spec.type == uapi.BPF_PROG_TYPE_STRUCT_OPS:
+                continue
+            if (missing := left_open(spec)) is not None:
+                made.open[spec.name] = missing
+                continue
+            with uninterrupted():
+                made.add(attach(spec, obj.programs[spec.name]))
+        for struct in obj.spec.maps:
+            if struct.struct_ops is not None and struct.name in obj.maps:
+                with uninterrupted():
+                    made.add(attach_struct_ops(struct, obj.maps[struct.name]))
+    except BaseException:
+        made.close()
+        raise
+    return made
