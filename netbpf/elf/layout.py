@@ -14,8 +14,8 @@ from netbpf.elf.file import ElfFile
 from netbpf.elf.spec import Extern
 
 _Layouts = dict[int, tuple[int, dict[int, int]]]
-# It is copied, and much of it decoded; a whole kernel's has 6 MB.
-_MAX_BTF = 8 << 20
+# It is copied, and each type looked at. That of a whole kernel has 6 MB, of a program far less.
+_MAX_BTF = 6 << 20
 
 
 def read_btf(elf: ElfFile) -> Btf | None:
