@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from netbpf import captures, loader, netkit, netns, progs, tcx
+    from netbpf import captures, loader, netkit, netns, progs, skeleton, tcx
     from netbpf.bpf.chain import Chain, Entry
     from netbpf.bpf.link import Link
     from netbpf.bpf.map import Map
@@ -63,7 +63,7 @@ _HOMES = {
     "VerifierError": "netbpf.errors",
     "XdpContext": "netbpf.bpf.test_run",
 }
-_ROOMS = frozenset({"captures", "loader", "netkit", "netns", "progs", "tcx"})
+_ROOMS = frozenset({"captures", "loader", "netkit", "netns", "progs", "skeleton", "tcx"})
 
 
 def __getattr__(name: str) -> Any:
@@ -106,5 +106,6 @@ __all__ = [
     "netkit",
     "netns",
     "progs",
+    "skeleton",
     "tcx",
 ]

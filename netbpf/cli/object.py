@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from netbpf.cli import skeleton
 from netbpf.cli.command import Command, Group
 from netbpf.cli.output import emit, lines, say, table
 
@@ -18,6 +19,11 @@ _WIDTH = 28
 @app.callback()
 def noun() -> None:
     """BPF object files; no kernel is asked."""
+
+
+app.command(
+    "skeleton", cls=Command, epilog="Example: netbpf object skeleton filter.o -o filter.py"
+)(skeleton.object_skeleton)
 
 
 @app.command(cls=Command, epilog="Example: netbpf object show filter.o --json")

@@ -22,6 +22,7 @@ LEVELS = [
     {"loader", "netlink"},
     {"netkit", "tcx"},
     {"plumbing"},
+    {"skeleton"},
     {"cli"},
 ]
 LEVEL = {room: number for number, rooms in enumerate(LEVELS) for room in rooms}

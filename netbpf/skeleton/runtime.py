@@ -1,0 +1,190 @@
+"""What every skeleton does: open from its own bytes, load, attach, close; variables, programs."""
+
+from __future__ import annotations
+
+import binascii
+import os
+from collections.abc import Collection
+from contextlib import ExitStack
+from types import TracebackType
+from typing import TYPE_CHECKING, Generic, Self, TypeVar, overload
+
+from netbpf.bpf.link import Link
+from netbpf.bpf.prog import Program
+from netbpf.elf.object import open_object
+from netbpf.errors import NetbpfError, NotFoundError
+from netbpf.loader.object import Object
+from netbpf.skeleton.codecs import Codec
+
+if TYPE_CHECKING:
+    from netbpf.plumbing.attach import Attachments
+
+T = TypeVar("T")
+
+FORMAT = 1
+"""The format of generated modules; it changes when modules of the old one no longer work."""
+
+
+class Skeleton:
+    """An object that came with its module.
+
+    ::
+
+        with counter.open() as skel:
+            skel.rodata.limit = 5
+            skel.load()
+            skel.attach(ifindex=ifindex)
+
+    Closing detaches what ``attach`` attached, last first, and lets go of programs and maps; what is
+    pinned stays.
+    """
+
+    def __init__(self, data: str, path: str, *, format: int) -> None:
+        if format != FORMAT:
+            raise NetbpfError(
+                f"a skeleton of format {format}, this netbpf reads {FORMAT}",
+                code="skeleton_format",
+                hint="make it anew with netbpf object skeleton",
+            )
+        self.object = Object(open_object(path, binascii.a2b_base64(data)))
+        # Variables are read and written in the order of this machine, before loading too.
+        self.object.check()
+        self._attached = ExitStack()
+        self._links: list[Link] = []
+
+    @property
+    def links(self) -> tuple[Link, ...]:
+        """The links that ``attach`` made; they are closed with the skeleton."""
+        return tuple(self._links)
+
+    def load(
+        self,
+        *,
+        only: Collection[str] = (),
+        log_level: int = 0,
+        btf: str | os.PathLike[str] | None = None,
+    ) -> None:
+        """Create the maps and load the programs; what is said at ``netbpf.loader.Object.load``.
+
+        :raises VerifierError: a program was refused. :raises BpfError: the kernel refused.
+        """
+        self.object.load(only=only, log_level=log_level, btf=btf)
+
+    def attach(self, *, ifindex: int | None = None, hook: str | None = None) -> Attachments:
+        """Attach the loaded programs where their sections say, those of devices to ``ifindex``.
+
+        All or none; what is attached is the skeleton's, and closed with it. The device is one of
+        this thread's network namespace. A program in section ``tc`` goes to ``hook`` (``ingress``,
+        ``egress``, ``primary``, ``peer``). Programs that want more than that are left alone:
+        ``open`` of the result tells which, and ``netbpf.plumbing.attach`` attaches them.
+
+        :raises ValueError: the object is not loaded.
+        :raises NetbpfError: no program says where it goes, or one was refused.
+        """
+        if not self.object.loaded:
+            raise ValueError("attach: the object is not loaded")
+        # Here, because the parts of netbpf that attach weigh more than reading variables.
+        from netbpf.skeleton.attach import attach_all
+
+        made = self._attached.enter_context(attach_all(self.object, ifindex, hook))
+        self._links += [each.link for each in made.values() if each.link is not None]
+        return made
+
+    def close(self) -> None:
+        """Detach and let go of everything, in reverse; a second call does nothing."""
+        self._links.clear()
+        with ExitStack() as stack:
+            stack.callback(self.object.close)
+            stack.callback(self._attached.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Section:
+    """The variables of one data section, as attributes.
+
+    Before loading they are what the programs will find, afterwards what they use at this moment;
+    those that programs cannot write are constant then.
+    """
+
+    __slots__ = ("_map", "_object")
+
+    def __init__(self, obj: Object, section: str) -> None:
+        self._object = obj
+        self._map = next(m.name for m in obj.spec.maps if m.section == section)
+
+
+class Variable(Generic[T]):
+    """The attribute of a global variable."""
+
+    def __init__(self, offset: int, codec: Codec[T]) -> None:
+        self._offset = offset
+        self._codec = codec
+        self._name = ""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, section: None, owner: type) -> Self: ...
+
+    @overload
+    def __get__(self, section: Section, owner: type) -> T: ...
+
+    def __get__(self, section: Section | None, owner: type) -> Self | T:
+        if section is None:
+            return self
+        return self._codec.read(section._object.read_data(section._map), self._offset)
+
+    def __set__(self, section: Section, value: T) -> None:
+        obj, name = section._object, section._map
+        end = self._offset + self._codec.size
+        # What lies between the members of a struct stays as it is.
+        data = bytearray(obj.read_data(name)[self._offset : end])
+        self._codec.write(data, 0, value, self._name)
+        obj.write_data(name, self._offset, bytes(data))
+
+
+class Prog:
+    """The attribute of a program: a ``netbpf.Program`` once loaded."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, progs: Progs, owner: type) -> Program:
+        obj = progs._object
+        if not obj.loaded:
+            raise ValueError(f"program {self._name}: the object is not loaded")
+        if self._name not in obj.programs:
+            raise NotFoundError(
+                "program", self._name, where=f"among those loaded of {obj.spec.path}"
+            )
+        return obj.programs[self._name]
+
+
+class Progs:
+    """The programs of a skeleton, as attributes."""
+
+    __slots__ = ("_object",)
+
+    def __init__(self, obj: Object) -> None:
+        self._object = obj
+
+
+def variable(offset: int, codec: Codec[T]) -> Variable[T]:
+    """A variable at ``offset`` of its section."""
+    return Variable(offset, codec)
+
+
+def prog(name: str) -> Prog:
+    """A program."""
+    return Prog(name)
