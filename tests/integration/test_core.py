@@ -293,7 +293,14 @@ from netbpf.loader import index_cache
 index_cache.folder = lambda: Path(sys.argv[2])
 made = []
 parse = index.parse
-index.parse = lambda *args: made.append(1) or parse(*args)
+# Those of modules are read each time.
+
+def counted(data, *base):
+    if not base:
+        made.append(1)
+    return parse(data, *base)
+
+index.parse = counted
 with loader.open(sys.argv[1]) as obj:
     obj.load()
     print(len(made), *(p.info().tag for p in obj.programs.values()))
