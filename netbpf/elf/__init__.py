@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from netbpf.elf.object import open_object
-from netbpf.elf.spec import Extern, Function, MapSpec, ObjectSpec, ProgramSpec, Relocation
+from netbpf.elf.spec import (
+    Arena,
+    Extern,
+    Function,
+    Global,
+    MapSpec,
+    ObjectSpec,
+    ProgramSpec,
+    Relocation,
+    StructOps,
+)
 
 __all__ = [
+    "Arena",
     "Extern",
     "Function",
+    "Global",
     "MapSpec",
     "ObjectSpec",
     "ProgramSpec",
     "Relocation",
+    "StructOps",
     "open_object",
 ]

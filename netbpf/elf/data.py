@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import mmap
+import os
 import re
 from collections.abc import Sequence
 
@@ -145,7 +145,7 @@ def read_arena(elf: ElfFile, btf: Btf | None, maps: Sequence[MapSpec]) -> Arena 
             section=ARENA,
             hint='define a map of type BPF_MAP_TYPE_ARENA in SEC(".maps")',
         )
-    pages = -(-section.size // mmap.PAGESIZE)
+    pages = -(-section.size // os.sysconf("SC_PAGE_SIZE"))
     if pages > arenas[0].max_entries:
         raise elf.error(
             f"{section.size} bytes of variables, and {arenas[0].name} has {arenas[0].max_entries} "

@@ -13,6 +13,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 from netbpf.errors import NotFoundError, ObjectFileError
 
@@ -47,7 +48,7 @@ _MAX_NAME = 4096
 _TYPES = {2: "ET_EXEC", 3: "ET_DYN", 4: "ET_CORE"}
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Section:
     """One section header; ``content`` of the file gives what it holds."""
 
@@ -67,8 +68,7 @@ class Section:
         return self.type == SHT_PROGBITS and bool(self.flags & SHF_EXECINSTR)
 
 
-@dataclass(slots=True)
-class Symbol:
+class Symbol(NamedTuple):
     """One symbol; ``section`` is the section's index, 0 when it is defined elsewhere."""
 
     name: str
@@ -85,8 +85,7 @@ class Symbol:
         return self.bind != STB_LOCAL and self.visibility in (STV_HIDDEN, STV_INTERNAL)
 
 
-@dataclass(slots=True)
-class Rel:
+class Rel(NamedTuple):
     """One relocation: at ``offset`` in its section, of type ``type``, towards ``symbol``."""
 
     offset: int

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import struct
-from pathlib import Path
 from typing import Literal
 
 from netbpf.btf import types as t
@@ -56,7 +55,7 @@ def open_object(path: str | os.PathLike[str], data: bytes | None = None) -> Obje
 
 
 def _read(elf: ElfFile) -> ObjectSpec:
-    object_name = re.sub(r"[^A-Za-z0-9_]", "_", Path(elf.path).name.split(".")[0])
+    object_name = re.sub(r"[^A-Za-z0-9_]", "_", os.path.basename(elf.path).split(".")[0])
     btf = read_btf(elf)
     externs = read_externs(elf, btf)
     if btf is not None:

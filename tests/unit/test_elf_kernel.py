@@ -303,3 +303,41 @@ def test_a_stripped_file(tmp_path: Path) -> None:
 
 def test_the_shape_of_a_map_is_that_of_older_specs() -> None:
     assert MapSpec("a", 1, 4, 4, 1) == MapSpec("a", 1, 4, 4, 1, autocreate=True, struct_ops=None)
+
+
+def test_jump_tables() -> None:
+    # No compiler here makes them of a switch yet; by hand they look the same.
+    text = """
+    __u64 table[3] SEC(".jumptables") = { 8, 16, 24 };
+    SEC("tc") int jumps(struct __sk_buff *skb) { return (long)&table; }
+    """
+    spec = open_object(build(text))
+    assert len(spec.jump_tables) == 24
+    (relocation,) = spec.program("jumps").function.relocations
+    assert (relocation.kind, relocation.value, relocation.size) == ("jump_table", 0, 24)
+    assert document(spec)["jump_tables"] == [8, 16, 24]
+    assert [m.name for m in spec.maps] == []
+
+
+def test_an_exception_callback() -> None:
+    text = """
+    __noinline int rescue(__u64 cookie) { return cookie; }
+    __attribute__((btf_decl_tag("exception_callback:rescue")))
+    SEC("tc") int throws(struct __sk_buff *skb) { return 0; }
+    SEC("tc") int other(struct __sk_buff *skb) { return 0; }
+    """
+    spec = open_object(build(text))
+    assert {p.name: p.exception_callback for p in spec.programs} == {
+        "throws": "rescue",
+        "other": "",
+    }
+
+
+def test_two_names_of_one_function() -> None:
+    text = """
+    SEC("tc") int first(struct __sk_buff *skb) { return 1; }
+    extern int second(struct __sk_buff *skb) __attribute__((alias("first")));
+    """
+    spec = open_object(build(text))
+    assert [p.name for p in spec.programs] == ["first", "second"]
+    assert spec.program("first").function.insns == spec.program("second").function.insns
