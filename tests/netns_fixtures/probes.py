@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import re
@@ -22,6 +23,9 @@ SINCE = {
     "netkit-single": "7.1",
 }
 """The release that brought each feature."""
+
+OPTIONAL = frozenset({"kprobe", "kprobe-multi", "lsm", "fmod_ret", "fentry"})
+"""What any release may be built without; the lab's kernel is not."""
 
 
 @functools.cache
@@ -48,7 +52,9 @@ def excuse(feature: str) -> str | None:
     if has(feature) is not False:
         return None
     release = os.uname().release
-    if "NETBPF_LAB" in os.environ and feature in SINCE and _at_least(release, SINCE[feature]):
+    if "NETBPF_LAB" in os.environ and (
+        feature in OPTIONAL or (feature in SINCE and _at_least(release, SINCE[feature]))
+    ):
         return None
     since = f", it came with {SINCE[feature]}" if feature in SINCE else ""
     return f"this kernel ({release}) has no {feature}{since}"
@@ -94,6 +100,43 @@ def _netdevsim() -> bool | None:
     return bus.exists()
 
 
+def _kprobe_multi() -> bool | None:
+    from netbpf.bpf import link_create, prog, uapi
+    from netbpf.bpf.fd import FD
+
+    kind = uapi.BPF_TRACE_KPROBE_MULTI
+    insns = bytes.fromhex("b700000000000000 9500000000000000")
+    with prog.load(uapi.BPF_PROG_TYPE_KPROBE, insns, expected_attach_type=kind) as made:
+        try:
+            FD(link_create.kprobe_multi(made.fileno(), kind, ["vfs_read"])).close()
+        except OSError as error:
+            # kernel/trace/bpf_trace.c: without CONFIG_FPROBE it is not even built.
+            return False if error.errno == errno.EOPNOTSUPP else None
+    return True
+
+
+def _decides(prog_type: str, attach_type: str, function: str) -> bool | None:
+    from netbpf.bpf import prog, uapi
+    from netbpf.btf import types
+    from netbpf.errors import BpfError
+    from netbpf.loader import kernel_types
+
+    target = kernel_types.running().btf.find(function, types.KIND_FUNC)
+    if target is None:
+        return False
+    try:
+        prog.load(
+            getattr(uapi, f"BPF_PROG_TYPE_{prog_type}"),
+            bytes.fromhex("b700000000000000 9500000000000000"),
+            expected_attach_type=getattr(uapi, f"BPF_{attach_type}"),
+            attach_btf_id=target,
+        ).close()
+    except BpfError as error:
+        # A machine may forbid programs that decide, to root too.
+        return False if error.errno in (errno.EPERM, errno.EINVAL) else None
+    return True
+
+
 _PROBES: dict[str, Callable[[], bool | None]] = {
     "tcx": _tcx,
     "netkit": lambda: _made(peer="nkother"),
@@ -101,4 +144,13 @@ _PROBES: dict[str, Callable[[], bool | None]] = {
     "netkit-headroom": lambda: _made(peer="nkother", headroom=16, tailroom=16),
     "netkit-single": lambda: _made(single=True),
     "netdevsim": _netdevsim,
+    "kprobe": lambda: Path("/sys/bus/event_source/devices/kprobe").exists(),
+    "kprobe-multi": _kprobe_multi,
+    "lsm": lambda: _decides("LSM", "LSM_MAC", "bpf_lsm_socket_create"),
+    "fentry": lambda: _decides("TRACING", "TRACE_FENTRY", "vfs_read"),
+    "fmod_ret": lambda: _decides("TRACING", "MODIFY_RETURN", "security_socket_create"),
 }
+
+
+if __name__ == "__main__":
+    print(",".join(feature for feature in _PROBES if has(feature)))
