@@ -105,7 +105,7 @@ class _Shown:
             "name": program.name,
             "section": program.section,
             "type": program.type_name if program.type else None,
-            "attach_type": attach_type(program.type, program.expected_attach_type),
+            "attach_type": attach_type(program.section, program.expected_attach_type),
             "extra": program.extra or None,
             "autoload": program.autoload,
             "attach": program.attach or None,

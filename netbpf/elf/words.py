@@ -134,8 +134,9 @@ def prog_flags(flags: int) -> list[str]:
     return [word for bit, word in _PROG_FLAGS.items() if flags & bit]
 
 
-def attach_type(program_type: int, number: int) -> str | None:
+def attach_type(section: str, number: int) -> str | None:
     """The attach type in the kernel's word; None where a section's name says none."""
-    if not number and program_type not in (uapi.BPF_PROG_TYPE_CGROUP_SKB,):
+    # Zero is one of them, and stands for none as well.
+    if not number and section.removeprefix("?") != "cgroup_skb/ingress":
         return None
     return uapi.ATTACH_TYPE_NAMES.get(number, str(number))

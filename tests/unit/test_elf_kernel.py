@@ -341,3 +341,20 @@ def test_two_names_of_one_function() -> None:
     spec = open_object(build(text))
     assert [p.name for p in spec.programs] == ["first", "second"]
     assert spec.program("first").function.insns == spec.program("second").function.insns
+
+
+def test_attach_types_as_they_are_shown() -> None:
+    text = "".join(
+        f'SEC("{section}") int p{number}(void *ctx) {{ return 0; }}\n'
+        for number, section in enumerate(
+            ("cgroup_skb/ingress", "cgroup/skb", "cgroup_skb/egress", "xdp.frags", "?lsm.s/bpf")
+        )
+    )
+    shown = document(open_object(build(text)))["programs"]
+    assert [(p["attach_type"], p["flags"], p["autoload"]) for p in shown] == [
+        ("cgroup_inet_ingress", [], True),
+        (None, [], True),
+        ("cgroup_inet_egress", [], True),
+        ("xdp", ["frags"], True),
+        ("lsm_mac", ["sleepable"], False),
+    ]
