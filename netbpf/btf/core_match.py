@@ -58,7 +58,7 @@ def _match_field(local: Spec, target: Spec) -> bool:
     for number, step in enumerate(local.steps):
         type_id, found = skip(btf, type_id)
         if step.name is not None:
-            inner = _match_member(local.btf, step, target, type_id)
+            inner = _match_member(local.btf, step, target, type_id, set())
             if inner is None:
                 return False
             type_id = inner
@@ -75,13 +75,17 @@ def _match_field(local: Spec, target: Spec) -> bool:
     return True
 
 
-def _match_member(local: Btf, step: Step, target: Spec, type_id: int) -> int | None:
+def _match_member(
+    local: Btf, step: Step, target: Spec, type_id: int, tried: set[int]
+) -> int | None:
     # The type of the member that has the step's name, also of one within an anonymous member.
-    # The first of that name decides, fitting or not.
+    # The first of that name decides, fitting or not. No type is searched twice: types made to
+    # harm could make that endless.
     btf = target.btf
     type_id, found = skip(btf, type_id)
-    if not isinstance(found, _Composite):
+    if not isinstance(found, _Composite) or type_id in tried:
         return None
+    tried.add(type_id)
     for index, member in enumerate(found.members):
         if member.name and member.name != step.name:
             continue
@@ -96,7 +100,7 @@ def _match_member(local: Btf, step: Step, target: Spec, type_id: int) -> int | N
                 return None
             target.steps.append(Step(type_id, index, member.name))
             return member.type_id
-        inner = _match_member(local, step, target, member.type_id)
+        inner = _match_member(local, step, target, member.type_id, tried)
         if inner is not None:
             return inner
         target.bit_offset, target.length = offset, length
@@ -131,15 +135,22 @@ def _fields_fit(local: Btf, local_id: int, btf: Btf, type_id: int) -> bool:
 
 
 def are_compatible(
-    local: Btf, local_id: int, btf: Btf, type_id: int, level: int = MAX_DEPTH
+    local: Btf,
+    local_id: int,
+    btf: Btf,
+    type_id: int,
+    level: int = MAX_DEPTH,
+    known: set[tuple[int, int]] | None = None,
 ) -> bool:
     """Whether two types of one name are alike enough to exist, to have a size and an id.
 
     Kinds have to be the same, of pointers and arrays those of what they lead to, of functions those
     of the result and of each parameter. Names, sizes, signs and members do not count.
 
+    :param known: pairs of functions whose parameters are compatible, found on the way.
     :raises CoreError: they are nested too deep.
     """
+    known = set() if known is None else known
     if not is_same_kind(local.type(local_id), btf.type(type_id)):
         return False
     for _ in range(MAX_DEPTH):
@@ -152,6 +163,8 @@ def are_compatible(
         if isinstance(ours, t.Int) and isinstance(theirs, t.Int):
             return ours.offset == 0 and theirs.offset == 0
         if isinstance(ours, t.FuncProto) and isinstance(theirs, t.FuncProto):
+            if (local_id, type_id) in known:
+                return True
             if len(ours.params) != len(theirs.params):
                 return False
             for (_, one), (_, other) in zip(ours.params, theirs.params, strict=True):
@@ -159,8 +172,10 @@ def are_compatible(
                     raise CoreError("functions of functions without end")
                 one, _ = skip(local, one)
                 other, _ = skip(btf, other)
-                if not are_compatible(local, one, btf, other, level - 1):
+                if not are_compatible(local, one, btf, other, level - 1, known):
                     return False
+            # One that is not decides for all, so that these need not be looked at again.
+            known.add((local_id, type_id))
         elif not isinstance(ours, t.Ptr | t.Array):
             return False
         assert isinstance(ours, t.FuncProto | t.Ptr | t.Array)
@@ -176,6 +191,7 @@ def matches(
     type_id: int,
     behind: bool = False,
     level: int = MAX_DEPTH,
+    known: dict[tuple[int, int, bool], bool] | None = None,
 ) -> bool:
     """Whether all that the program's type has is in the kernel's, with the same types.
 
@@ -184,8 +200,10 @@ def matches(
     structs count, and a forward declaration stands for the struct.
 
     :param behind: whether there was a pointer on the way.
+    :param known: what was found of pairs of structs and functions on the way.
     :raises CoreError: they are nested too deep.
     """
+    known = {} if known is None else known
     if level <= 0:
         raise CoreError("types nested without end")
     for _ in range(MAX_DEPTH):
@@ -208,24 +226,31 @@ def matches(
         if isinstance(ours, t.Void):
             return True
         if isinstance(ours, _Composite) and isinstance(theirs, _Composite):
-            return _members_match(local, ours, btf, theirs, behind, level)
+            pair = local_id, type_id, behind
+            if pair not in known:
+                known[pair] = _members_match(local, ours, btf, theirs, level, known)
+            return known[pair]
+        if isinstance(ours, t.FuncProto) and isinstance(theirs, t.FuncProto):
+            pair = local_id, type_id, behind
+            if pair not in known:
+                one = [*(p for _, p in ours.params), ours.type_id]
+                other = [*(p for _, p in theirs.params), theirs.type_id]
+                known[pair] = len(one) == len(other) and all(
+                    matches(local, a, btf, b, behind, level - 1, known)
+                    for a, b in zip(one, other, strict=True)
+                )
+            return known[pair]
         if isinstance(ours, t.Int) and isinstance(theirs, t.Int):
             return ours.size == theirs.size and ours.signed == theirs.signed
         if isinstance(ours, t.Array) and isinstance(theirs, t.Array):
             if ours.length != theirs.length:
                 return False
-        elif isinstance(ours, t.FuncProto) and isinstance(theirs, t.FuncProto):
-            if len(ours.params) != len(theirs.params):
-                return False
-            for (_, one), (_, other) in zip(ours.params, theirs.params, strict=True):
-                if not matches(local, one, btf, other, behind, level - 1):
-                    return False
         elif isinstance(ours, t.Ptr):
             behind = True
         else:
             return False
-        assert isinstance(ours, t.FuncProto | t.Ptr | t.Array)
-        assert isinstance(theirs, t.FuncProto | t.Ptr | t.Array)
+        assert isinstance(ours, t.Ptr | t.Array)
+        assert isinstance(theirs, t.Ptr | t.Array)
         local_id, type_id = ours.type_id, theirs.type_id
     raise CoreError("pointers to pointers without end")
 
@@ -242,15 +267,22 @@ def _enums_match(local: t.Enum, target: t.Enum) -> bool:
 
 
 def _members_match(
-    local: Btf, ours: _Composite, btf: Btf, theirs: _Composite, behind: bool, level: int
+    local: Btf,
+    ours: _Composite,
+    btf: Btf,
+    theirs: _Composite,
+    level: int,
+    known: dict[tuple[int, int, bool], bool],
 ) -> bool:
     if len(ours.members) > len(theirs.members):
         return False
+    named: dict[str, list[t.Member]] = {}
+    for other in theirs.members:
+        named.setdefault(essential(other.name), []).append(other)
     return all(
         any(
-            matches(local, member.type_id, btf, other.type_id, behind, level - 1)
-            for other in theirs.members
-            if _names_match(member.name, other.name)
+            matches(local, member.type_id, btf, other.type_id, False, level - 1, known)
+            for other in named.get(essential(member.name), ())
         )
         for member in ours.members
     )

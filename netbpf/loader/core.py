@@ -11,6 +11,7 @@ from netbpf.btf import core
 from netbpf.btf import core_spec as cs
 from netbpf.btf.blob import Btf
 from netbpf.btf.core_patch import POISON
+from netbpf.btf.errors import BtfFormatError
 from netbpf.btf.ext import CoreRelo
 from netbpf.elf.spec import Function, ObjectSpec
 from netbpf.errors import ObjectFileError, VerifierError
@@ -78,7 +79,7 @@ def fit(
             if relo.kind != cs.TYPE_ID_LOCAL:
                 known[relo.type_id] = left
             applied = core.apply(insns, relo.offset, answer, spec.byteorder)
-        except core.CoreError as error:
+        except (core.CoreError, BtfFormatError) as error:
             entry = any(p.function.key == function.key for p in spec.programs)
             where = _source(btf, function, relo.offset)
             raise ObjectFileError(

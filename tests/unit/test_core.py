@@ -630,3 +630,27 @@ def test_what_need_not_agree_is_not_compared() -> None:
     code = bytearray(insn(0xB7, imm=4))
     assert apply(code, 0, Resolution(5, 6, validate=False), "little")
     assert code == insn(0xB7, imm=6)
+
+
+def test_types_made_to_keep_one_busy_do_not() -> None:
+    # Each struct holds the next one twice: two to the thirtieth ways lead through them.
+    local, kernel = Types(), Types()
+    for types in (local, kernel):
+        inner = types.struct("s0", 0, ("last" if types is local else "other", types.i32, 0))
+        for number in range(1, 30):
+            inner = types.struct(f"s{number}", 0, ("a", inner, 0), ("b", inner, 0))
+    found = answer(local, kernel, local.count, "0", cs.TYPE_MATCHES)
+    assert found.new == 0
+    local, kernel = Types(), Types()
+    inner = kernel.struct("", 0, ("other", kernel.i32, 0))
+    for number in range(1, 40):
+        inner = kernel.struct("" if number < 39 else "s", 0, ("", inner, 0), ("", inner, 0))
+    ours = local.struct("s", 4, ("a", local.i32, 0))
+    assert answer(local, kernel, ours, "0:0").poison
+    chain = Types()
+    function = chain.proto(0)
+    for _ in range(30):
+        function = chain.proto(0, chain.ptr(function), chain.ptr(function))
+    btf = chain.parse()
+    assert are_compatible(btf, function, btf, function)
+    assert matches(btf, function, btf, function)
