@@ -28,7 +28,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
         "needs(*features): what the kernel must have: "
-        "tcx, netkit, netkit-scrub, netkit-headroom, netkit-single, netdevsim",
+        "tcx, netkit, netkit-scrub, netkit-headroom, netkit-single, netdevsim, kprobe, "
+        "kprobe-multi, lsm, fmod_ret, fentry",
     )
 
 
