@@ -5,7 +5,8 @@ Run: .venv/bin/python bench/open.py [OBJECT…]. Without arguments the sources i
 compiled for several CPUs, levels and byte orders, and kept for the next time. Each object is read
 once by netbpf and by libbpf (through ctypes), in turns; the CPU time of each reading counts.
 
-Seen on a busy host, Python 3.11: netbpf median 0.9 ms, libbpf 0.3 ms; show 1.5 ms.
+Seen on a busy host, Python 3.11: netbpf 0.4 ms (median), with what `object show` prints 0.7 ms,
+libbpf 0.1 ms. An object of 620 KB with 450 functions and 100 maps took 13 ms.
 """
 
 from __future__ import annotations
@@ -64,7 +65,8 @@ def main(files: list[Path]) -> None:
     for file in files:
         times["netbpf"].append(taken(lambda file=file: open_object(file)))
         times["netbpf, shown"].append(taken(lambda file=file: document(open_object(file))))
-        times["libbpf"].append(taken(lambda file=file: libbpf.opened(file)))
+        if libbpf.opened(file) is not None:  # older ones read their own byte order only
+            times["libbpf"].append(taken(lambda file=file: libbpf.opened(file)))
     sizes = sorted(file.stat().st_size for file in files)
     print(f"{len(files)} objects of {sizes[0]} to {sizes[-1]} bytes, CPU ms each")
     print(f"{'':14} {'median':>8} {'of ten':>8} {'most':>8}")

@@ -103,7 +103,15 @@ def _layouts(elf: ElfFile, btf: Btf) -> _Layouts:
 def _hidden(elf: ElfFile, btf: Btf) -> dict[int, int]:
     # A function that is global in C but hidden is verified with its callers, like a static one;
     # a hidden variable is none of the object's interface.
-    hidden = [s for s in elf.symbols() if s.hidden and s.section != elf_file.SHN_UNDEF]
+    # Programs stay what they are.
+    text = elf.section(".text")
+    hidden = [
+        s
+        for s in elf.symbols()
+        if s.hidden
+        and s.section != elf_file.SHN_UNDEF
+        and (s.type != elf_file.STT_FUNC or (text is not None and s.section == text.index))
+    ]
     if not hidden:
         return {}
     functions, variables = named(btf, t.KIND_FUNC), named(btf, t.KIND_VAR)

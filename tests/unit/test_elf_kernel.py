@@ -358,3 +358,19 @@ def test_attach_types_as_they_are_shown() -> None:
         ("xdp", ["frags"], True),
         ("lsm_mac", ["sleepable"], False),
     ]
+
+
+def test_a_hidden_program_is_verified_like_any_other() -> None:
+    text = """
+    #define __hid __attribute__((visibility("hidden")))
+    __hid __noinline int sub(int number) { return number + 1; }
+    SEC("tc") __hid int whole(struct __sk_buff *skb) { return sub(skb->len); }
+    """
+    spec = open_object(build(text))
+    assert spec.btf is not None
+    linkage = {
+        name: spec.btf.type(spec.btf.ids(name)[0]).linkage  # type: ignore[union-attr]
+        for name in ("sub", "whole")
+    }
+    assert linkage == {"sub": t.LINKAGE_STATIC, "whole": t.LINKAGE_GLOBAL}
+    assert spec.program("whole").function.hidden
