@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import NamedTuple
 
 from netbpf.btf import types as t
@@ -50,8 +49,6 @@ KIND_NAMES = {
 MAX_STEPS = 64
 MAX_DEPTH = 32
 _U32 = 0xFFFFFFFF
-_ACCESS = re.compile(r"\d+(:\d+)*")
-_FLAVOUR = re.compile(r"(?<=[^_])___(?=[^_])")
 
 _KEYWORDS = {
     t.KIND_STRUCT: "struct ",
@@ -109,10 +106,12 @@ def essential(name: str) -> str:
 
     The last ``___`` counts that has no underscore to its left or right.
     """
-    if "___" not in name:
-        return name
-    places = [found.start() for found in _FLAVOUR.finditer(name)]
-    return name[: places[-1]] if places else name
+    at = name.rfind("___")
+    while at > 0:
+        if name[at - 1] != "_" and name[at + 3 : at + 4] not in ("", "_"):
+            return name[:at]
+        at = name.rfind("___", 0, at + 2)
+    return name
 
 
 def skip(btf: Btf, type_id: int) -> tuple[int, t.Type]:
@@ -168,14 +167,16 @@ def parse(btf: Btf, relo: CoreRelo) -> Spec:
     :param btf: the BTF of the object file, whose pointers have 8 bytes.
     :raises CoreError: its text and its type contradict each other.
     """
-    if not _ACCESS.fullmatch(relo.access):
+    parts = relo.access.split(":")
+    if not all(part.isascii() and part.isdigit() for part in parts):
         raise CoreError(f"{relo.access!r} is no way into a type")
     spec = Spec(btf, relo.type_id)
     if relo.kind in TYPE_KINDS:
         if relo.access != "0":
             raise CoreError(f"{relo.access!r} in a relocation of a whole type")
         return spec
-    raw = [int(part) for part in relo.access.split(":")]
+    # Nothing longer than ten digits fits into an int.
+    raw = [int(part.lstrip("0")[:11] or "0") for part in parts[: MAX_STEPS + 1]]
     if len(raw) > MAX_STEPS or max(raw) >= 1 << 31:
         raise CoreError(f"{relo.access!r} leads too deep into a type")
     type_id, found = skip(btf, relo.type_id)

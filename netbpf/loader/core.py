@@ -18,7 +18,7 @@ from netbpf.errors import ObjectFileError, VerifierError
 from netbpf.loader.kernel_types import KernelTypes
 
 # kernel/bpf/disasm.c: how the verifier's log shows the call that a poisoned instruction is.
-_POISONED = re.compile(rf"^(\d+): \(85\) call unknown#{POISON}\b", re.MULTILINE)
+_POISONED = rf"^(\d+): \(85\) call unknown#{POISON}\b"
 _TEXT = ".text"
 # struct bpf_line_info: the column is in the low bits.
 _LINE_SHIFT = 10
@@ -132,7 +132,7 @@ def explained(
 
     :param starts: where in the program each of its functions starts, in bytes.
     """
-    said = _POISONED.findall(error.log)
+    said = re.findall(_POISONED, error.log, re.MULTILINE)
     if not said:
         return error
     at = int(said[-1]) * BPF_INSN_SIZE
