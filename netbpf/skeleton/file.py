@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
+from netbpf.bpf.fd import FD
 from netbpf.elf import file as elf_file
 from netbpf.elf.object import open_object
 from netbpf.errors import ConflictError, NetbpfError
@@ -57,12 +58,14 @@ def _there(name: str, target: str) -> bytes | None:
         fd = os.open(target, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         return None
-    with open(fd, "rb") as file:
+    with FD(fd):
+        # open() itself refuses a folder, and leaves its descriptor open then.
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise NetbpfError(
                 f"{name} is something that is not a file", code="output", hint="- is stdout"
             )
-        return file.read()
+        with open(fd, "rb", closefd=False) as file:
+            return file.read()
 
 
 def _replace(target: str, data: bytes, mode: int) -> None:

@@ -191,11 +191,8 @@ class Types:
         fields = self._fields(found, own, 0, names, depth)
         lines = _head(own, "Union", "union", found)
         lines += [f"    raw: $bytes = $bytes({found.size})", "", f"    _size = {found.size}"]
-        for field in fields:
-            kind = field.kind
-            lines.append(
-                f"    {field.name}: _s.Variant[{kind.annotation}] = _s.variant({kind.codec})"
-            )
+        # Without an annotation, which would make them fields of the dataclass.
+        lines += [f"    {f.name} = _s.variant({f.kind.codec})" for f in fields]
         text = resolved("\n".join(lines) + "\n", (field.name for field in fields))
         self.classes.append(text)
         return Kind(own, f"_s.union({own})", f"{own}()")
