@@ -135,6 +135,52 @@ def test_types_and_enums(
         assert run(obj, "enums")[:4] == [1, 0, 1, 0]
 
 
+@pytest.mark.skipif(
+    len(os.listdir("/sys/kernel/btf")) < 2, reason="no module with types of its own is loaded"
+)
+def test_types_of_a_module(bpffs: Path) -> None:
+    folder = Path("/sys/kernel/btf")
+    module = next(path for path in folder.iterdir() if path.name != "vmlinux")
+    dumped = subprocess.run(
+        ["bpftool", "-B", folder / "vmlinux", "btf", "dump", "file", module, "format", "raw"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    main = kernel_types.running().main
+    types = re.compile(
+        r"^\[(\d+)\] STRUCT '(\w+)' size=(\d+) .*\n(?:\t.*\n)*?"
+        r"\t'(\w+)' type_id=\d+ bits_offset=([1-9]\d*)\n",
+        re.MULTILINE,
+    )
+    # One that the kernel itself does not have.
+    found = next(
+        m
+        for m in types.finditer(dumped)
+        if int(m[1]) >= len(main.btf) and not main.candidates(m[2], t.KIND_STRUCT)
+    )
+    text = f"""
+    #include <bpf/bpf_core_read.h>
+    struct {found[2]} {{ void *{found[4]}; }} __attribute__((preserve_access_index));
+    int values[4];
+    SEC("tc") int asks(struct __sk_buff *skb)
+    {{
+        values[0] = bpf_core_type_exists(struct {found[2]});
+        values[1] = bpf_core_type_size(struct {found[2]});
+        values[2] = bpf_core_type_id_kernel(struct {found[2]});
+        return 0;
+    }}
+    char _license[] SEC("license") = "GPL";
+    """
+    file = build(text, name="module")
+    subprocess.run(["bpftool", "prog", "loadall", file, bpffs / "peer"], check=True)
+    with loader.open(file) as obj:
+        obj.load()
+        assert run(obj, "asks")[:3] == [1, int(found[3]), int(found[1])]
+        with Program.from_pin(str(bpffs / "peer" / "asks")) as peer:
+            assert obj.programs["asks"].info().tag == peer.info().tag
+
+
 @pytest.mark.parametrize(
     ("program", "message", "line"),
     [
