@@ -1,0 +1,6 @@
+"""Unit tests: what chance makes takes the time that a busy machine gives it."""
+
+import hypothesis
+
+hypothesis.settings.register_profile("netbpf", deadline=None)
+hypothesis.settings.load_profile("netbpf")
