@@ -5,11 +5,8 @@ from __future__ import annotations
 import fcntl
 import os
 import warnings
-from types import TracebackType
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Self
+from netbpf.closing import Closing
 
 # What /proc/PID/fd/N points to, by kind (kernel/bpf/syscall.c: anon_inode_getfd).
 ANON_INODES = {
@@ -29,7 +26,7 @@ def kind_of(fd: int) -> str:
     return ANON_INODES.get(target, target)
 
 
-class FD:
+class FD(Closing):
     """Owns one file descriptor and closes it once.
 
     Never 0: the kernel reads 0 in ``union bpf_attr`` as "none", so a descriptor 0 is moved up.
@@ -72,17 +69,6 @@ class FD:
     def dup(self) -> FD:
         """A second descriptor for the same kernel object, with an owner of its own."""
         return FD(fcntl.fcntl(self.fileno(), fcntl.F_DUPFD_CLOEXEC, 3))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"FD({self._fd})" if self._fd >= 0 else "FD(closed)"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from types import TracebackType
 from typing import ClassVar, Self
 
 from netbpf.bpf import pin as pins
 from netbpf.bpf import syscall
 from netbpf.bpf.fd import FD, kind_of
+from netbpf.closing import Closing
 from netbpf.errors import BpfError, NetbpfError, NotFoundError
 
 
@@ -55,7 +55,7 @@ def wrong_kind(path: str, found: str, wanted: str) -> NetbpfError:
     return NetbpfError(f"{path} pins a {found}, not a {wanted}", code="wrong_kind")
 
 
-class KernelObject:
+class KernelObject(Closing):
     """An open BPF object; closing it lets go of it, the object lives while anybody holds it."""
 
     kind: ClassVar[str]
@@ -139,14 +139,3 @@ class KernelObject:
     def close(self) -> None:
         """Let go of the object; a second call does nothing."""
         self._fd.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -7,9 +7,8 @@ import socket
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
+from netbpf.closing import Closing
 from netbpf.netlink.attributes import find, number_in, text_in
 from netbpf.netlink.links import RTM_DELLINK, RTM_NEWLINK
 from netbpf.netlink.listing import NETKIT, Listed
@@ -46,7 +45,7 @@ class Heard:
     new_ifindex: int = 0
 
 
-class Monitor:
+class Monitor(Closing):
     """Hears of the devices of the namespace in which the calling thread is when it is opened."""
 
     def __init__(self, queue: int = _QUEUE) -> None:
@@ -104,17 +103,6 @@ class Monitor:
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _parsed(datagram: bytes) -> Iterator[Heard]:

@@ -13,8 +13,8 @@ import ipaddress
 import socket
 import struct
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
+
+from netbpf.closing import Closing
 
 _SIOCETHTOOL = 0x8946
 _COUNT, _RULE, _ALL, _DELETE, _INSERT = 0x2E, 0x2F, 0x30, 0x31, 0x32
@@ -78,7 +78,7 @@ class Found:
         )
 
 
-class Ntuple:
+class Ntuple(Closing):
     """A socket that asks for the rules of one NIC, in the namespace of the calling thread."""
 
     def __init__(self, name: str) -> None:
@@ -88,17 +88,6 @@ class Ntuple:
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def count(self) -> int | None:
         """How many rules the NIC has; None: its driver has no such rules.

@@ -12,8 +12,9 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from types import TracebackType
-from typing import Any, ClassVar, Self, overload
+from typing import Any, ClassVar, overload
+
+from netbpf.closing import Closing
 
 NLM_F_REQUEST = 0x001
 NLM_F_MULTI = 0x002
@@ -54,7 +55,7 @@ class Refusal(OSError):
         self.extack = extack
 
 
-class Rtnl:
+class Rtnl(Closing):
     """A NETLINK_ROUTE socket of the namespace in which the calling thread is when it is opened.
 
     It stays with that namespace: a thread may enter one, open, return, and go on asking there.
@@ -146,17 +147,6 @@ class Rtnl:
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _ask(self, kind: int, message: Any, flags: int) -> list[Any]:
         self._sequence += 1

@@ -7,9 +7,9 @@ import os
 import stat
 import warnings
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
+from netbpf.closing import Closing
 from netbpf.errors import KernelError, NotFoundError
 from netbpf.libc import CLONE_NEWNET
 from netbpf.netns.names import RUN_DIR, check_name
@@ -21,7 +21,7 @@ FORMS = "a name under /run/netns, a path, or pid:N"
 """How a namespace is written, in words (NetNS.parse)."""
 
 
-class NetNS:
+class NetNS(Closing):
     """An open network namespace; it lives at least as long as this handle.
 
     Made by `from_name`, `from_path`, `from_pid`, `current` or `parse`, closed by `close` or by
@@ -146,17 +146,6 @@ class NetNS:
     def is_current(self) -> bool:
         """Whether the calling thread is in this namespace."""
         return Path("/proc/thread-self/ns/net").stat().st_ino == self.inode
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __del__(self) -> None:
         if getattr(self, "_fd", -1) >= 0:
