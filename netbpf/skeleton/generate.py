@@ -67,8 +67,17 @@ class _Module:
             if m.contents is not None and m.section in self._globals
             for word in [m.section.removeprefix(".")]
         ]
-        taken = [*_TAKEN, *(own for _, _, own in self._sections)]
-        self._types = Types(spec.btf, taken) if spec.btf is not None else None
+        variables = [g for listed in self._globals.values() for g in listed]
+        # A variable would hide a class of its name from the annotations of its section.
+        taken = [
+            *_TAKEN,
+            *(own for *_, own in self._sections),
+            *(attribute(g.name) for g in variables),
+        ]
+        taken += [attribute(m.name) for m in spec.maps]
+        roots = [g.type_id for g in variables]
+        roots += [i for m in spec.maps for i in (m.key_type_id, m.value_type_id) if not m.section]
+        self._types = Types(spec.btf, roots, taken) if spec.btf is not None else None
 
     def text(self) -> str:
         blocks = [*map(self._section, self._sections), self._maps(), self._progs()]

@@ -7,7 +7,7 @@ otherwise.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from netbpf.btf import types as t
@@ -20,6 +20,8 @@ _LINE = 100
 _MAX_DEPTH = 32
 # A larger value is only its bytes: as numbers it would take many times its size.
 _MAX_VALUE = 1 << 20
+# Of all structs together; an anonymous one counts wherever it is.
+_MAX_MEMBERS = 100_000
 _BUILTIN = re.compile(r"\$(\w+)", re.ASCII)
 _NUMBERS = (1, 2, 4, 8)
 
@@ -64,15 +66,18 @@ def raw(size: int) -> Kind:
 class Types:
     """The types of one BTF; ``classes`` are the texts of those that were asked for, in order.
 
-    :param taken: names that no class can have. None has the name of a member or variable either,
-        which would hide it from annotations.
+    :param roots: the types that will be asked for.
+    :param taken: names that no class can have. None has the name of a member either, which would
+        hide it from annotations.
+    :raises BtfFormatError: there are too many members.
     """
 
-    def __init__(self, btf: Btf, taken: Iterable[str]) -> None:
+    def __init__(self, btf: Btf, roots: Iterable[int], taken: Iterable[str]) -> None:
         self._btf = btf
         self._layouts = Layouts(btf)
-        self._names = Names([*taken, *self._attributes()], between="X")
+        self._names = Names([*taken, *self._attributes(roots)], between="X")
         self._kinds: dict[int, Kind] = {}
+        self._fields_left = _MAX_MEMBERS
         self.classes: list[str] = []
 
     def value(self, type_id: int, hint: str) -> tuple[Kind, int]:
@@ -86,13 +91,30 @@ class Types:
             return raw(size), size
         return self._kind(type_id, hint, 0), size
 
-    def _attributes(self) -> Iterable[str]:
-        for _, found in self._btf:
-            if isinstance(found, t.Struct | t.Union):
-                yield from (attribute(member.name) for member in found.members)
-            elif isinstance(found, t.Var | t.Enum):
-                yield attribute(found.name)
-                yield from (attribute(n) for n, _ in getattr(found, "values", ()))
+    def _attributes(self, roots: Iterable[int]) -> Iterator[str]:
+        # The names of all members and enumerators that can be reached.
+        pending = list(roots)
+        seen = set(pending)
+        left = _MAX_MEMBERS
+        while pending:
+            found = self._btf.type(pending.pop())
+            below: Iterable[int] = ()
+            names: Iterable[str] = ()
+            match found:
+                case t.Struct() | t.Union():
+                    below = [member.type_id for member in found.members]
+                    names = {member.name for member in found.members}
+                case t.Enum():
+                    names = {name for name, _ in found.values}
+                case t.Typedef() | t.Qualifier() | t.TypeTag() | t.Array():
+                    below = [found.type_id]
+            for name in names:
+                left -= 1
+                yield attribute(name)
+            if left < 0:
+                raise BtfFormatError(f"over {_MAX_MEMBERS} members are too many for a skeleton")
+            pending += [i for i in below if i not in seen]
+            seen.update(below)
 
     def _kind(self, type_id: int, hint: str, depth: int) -> Kind:
         if depth > _MAX_DEPTH:
@@ -206,6 +228,9 @@ class Types:
         """
         fields = []
         for member in found.members:
+            self._fields_left -= 1
+            if self._fields_left < 0:
+                raise BtfFormatError(f"over {_MAX_MEMBERS} members are too many for a skeleton")
             start, width = self._layouts.bits(member)
             _, inner = self._btf.resolve(member.type_id)
             if width:

@@ -22,7 +22,15 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 
 @pytest.mark.parametrize(
-    "room", ["netbpf.tcx", "netbpf.netkit", "netbpf.netns", "netbpf.loader", "netbpf.captures"]
+    "room",
+    [
+        "netbpf.tcx",
+        "netbpf.netkit",
+        "netbpf.netns",
+        "netbpf.loader",
+        "netbpf.captures",
+        "netbpf.skeleton",
+    ],
 )
 def test_public_functions_are_documented_and_typed(room: str) -> None:
     module = importlib.import_module(room)

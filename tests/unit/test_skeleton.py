@@ -396,6 +396,31 @@ def test_huge_arrays_are_only_bytes() -> None:
     assert made == [True, True]
 
 
+def test_types_that_would_grow_without_end_are_refused() -> None:
+    """Each level holds the one below twice, without a name and without a size of its own."""
+
+    def nested(bottom: int, blob: Blob) -> ObjectSpec:
+        inner = bottom
+        for _ in range(25):
+            inner = blob.struct("", 0, ("", inner, 0), ("", inner, 0))
+        spec = MapSpec("m", uapi.BPF_MAP_TYPE_HASH, 4, 0, 1, value_type_id=inner)
+        return replace(crafted(["x"]), maps=(spec,), btf=Btf.parse(bytes(blob)))
+
+    empty = Blob(ORDER)
+    with pytest.raises(ObjectFileError, match="over 100000 members are too many"):
+        module(nested(empty.struct("", 0), empty), b"")
+    wide = Blob(ORDER)
+    wide.int("int", 4)
+    enum = wide.add(
+        *(t.KIND_ENUM, "e", 4),
+        *(w for i in range(100_001) for w in (wide.string(f"e{i}"), i)),
+        vlen=100_001,
+    )
+    spec = MapSpec("m", uapi.BPF_MAP_TYPE_HASH, 4, 4, 1, value_type_id=enum)
+    with pytest.raises(ObjectFileError, match="over 100000 members are too many"):
+        module(replace(crafted(["x"]), maps=(spec,), btf=Btf.parse(bytes(wide))), b"")
+
+
 def test_an_object_without_types_has_bytes() -> None:
     spec = replace(crafted(["x"]), btf=None, maps=(MapSpec("m", uapi.BPF_MAP_TYPE_HASH, 4, 8, 1),))
     assert 'm: _s.MapOf[bytes, bytes] = _s.map_of("m", _s.Raw(4), _s.Raw(8))' in module(spec, b"")
