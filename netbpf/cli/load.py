@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,12 +12,14 @@ from netbpf.cli import keep
 from netbpf.cli.output import Document, emit, note, say
 from netbpf.cli.references import assignment
 from netbpf.cli.settings import settings
+from netbpf.errors import NetbpfError
 
 if TYPE_CHECKING:
     from netbpf.bpf.bpffs import BpfFs
     from netbpf.loader import Object
     from netbpf.loader.foresee import Foreseen
     from netbpf.loader.pinning import Pins
+    from netbpf.plumbing.attach import Attachments, Auto
 
 _MAX_ENTRIES = 2**32 - 1
 
@@ -44,6 +46,10 @@ def prog_load(
         str | None,
         typer.Option(metavar="FILE", help="The kernel's types, in place of the running kernel's."),
     ] = None,
+    autoattach: Annotated[
+        bool,
+        typer.Option("--autoattach", help="Attach the programs whose sections say where."),
+    ] = False,
 ) -> None:
     """Load all programs and maps of an object file.
 
@@ -51,24 +57,44 @@ def prog_load(
     """
     from netbpf.loader.foresee import chosen
 
-    with _opened(file, variables or [], map_pins or [], map_sizes or []) as obj:
+    with _opened(file, variables or [], map_pins or [], map_sizes or []) as obj, ExitStack() as own:
         if settings.dry_run:
-            _would_load(obj, pin, btf)
+            _would_load(obj, pin, btf, autoattach)
             return
         folder, fs = (None, None) if pin is None else _folder(pin)
-        if folder is not None:
-            _plan(chosen(obj), folder)
+        _plan(chosen(obj), folder, autoattach)
         keep.tell(fs)
         obj.load(btf=btf)
-        pins = None
-        if folder is not None:
-            from netbpf.loader import pinning
-
-            pins = pinning.pin_all(obj, folder)
-        document = _document(obj, pins, fs)
+        made = own.enter_context(_attach(obj)) if autoattach else None
+        pins = _pin(obj, folder, made) if folder is not None else None
+        document = _document(obj, pins, fs, made)
         emit({"object": document}, lambda: _say(document, "loaded"))
         if pins is None:
             note("not pinned: it ended with this command (--pin DIR keeps it)")
+
+
+def _attach(obj: Object) -> Attachments:
+    from netbpf.plumbing.attach import attach_all
+
+    made = attach_all(obj)
+    for name, missing in made.open.items():
+        note(f"{name} is not attached: its section does not say {missing}")
+    return made
+
+
+def _pin(obj: Object, folder: str, made: Attachments | None) -> Pins:
+    from netbpf.loader import pinning
+
+    links = {}
+    for name, each in (made or {}).items():
+        if each.link is None:
+            raise NetbpfError(
+                f"{name} is attached without a link, which no pin can keep",
+                hint="load it without --autoattach, or in a process that stays",
+                code="no_link",
+            )
+        links[name] = each.link
+    return pinning.pin_all(obj, folder, links)
 
 
 @contextmanager
@@ -99,22 +125,30 @@ def _folder(pin: str, *, mount: bool = True) -> tuple[str, BpfFs | None]:
     return keep.settle(pin, mount=mount)
 
 
-def _plan(found: Foreseen, folder: str) -> Pins:
-    """Where the pins would be: asked before anything is loaded that would have to go again."""
+def _plan(found: Foreseen, folder: str | None, autoattach: bool) -> tuple[Pins | None, Auto | None]:
+    """What would be pinned and attached: asked before anything is made that would have to go."""
+    auto = None
+    if autoattach:
+        from netbpf.plumbing import attach
+
+        auto = attach.foresee(found.programs, found.maps)
+    if folder is None:
+        return None, auto
     from netbpf.loader import pinning
 
     maps, programs = [m.name for m in found.maps], [p.name for p in found.programs]
-    return pinning.plan(folder, maps, programs, shared=found.shared)
+    links = auto.names if auto else ()
+    return pinning.plan(folder, maps, programs, links, shared=found.shared), auto
 
 
-def _would_load(obj: Object, pin: str | None, btf: str | None) -> None:
+def _would_load(obj: Object, pin: str | None, btf: str | None, autoattach: bool) -> None:
     from netbpf.loader import maps
     from netbpf.loader.foresee import foresee
 
     found = foresee(obj, btf=btf)
     folder, fs = (None, None) if pin is None else _folder(pin, mount=False)
     # On a bpffs that is not mounted yet there is nothing that could stand in the way.
-    pins = None if folder is None or (fs is not None and fs.mounted) else _plan(found, folder)
+    pins, auto = _plan(found, None if fs is not None and fs.mounted else folder, autoattach)
     at = _Shown(pins, fs)
     document: Document = {
         "file": obj.spec.path,
@@ -142,7 +176,11 @@ def _would_load(obj: Object, pin: str | None, btf: str | None) -> None:
             }
             for m in found.maps
         ],
-        "links": [],
+        "links": [
+            {"id": None, "type": None, "program": name, "pin": at.link(name)}
+            for name in (auto.names if auto else ())
+        ],
+        "not_attached": _not_attached(auto.open if auto else {}),
     }
     emit({"dry_run": True, "object": document}, lambda: _say(document, "would load"))
 
@@ -159,11 +197,20 @@ class _Shown:
     def program(self, name: str) -> str | None:
         return self._path(self._pins.programs if self._pins else {}, name)
 
+    def link(self, name: str) -> str | None:
+        return self._path(self._pins.links if self._pins else {}, name)
+
     def _path(self, paths: Mapping[str, str], name: str) -> str | None:
         return keep.shown(paths[name], self._fs) if name in paths else None
 
 
-def _document(obj: Object, pins: Pins | None, fs: BpfFs | None) -> Document:
+def _not_attached(left: Mapping[str, str]) -> list[Document]:
+    return [{"program": name, "missing": missing} for name, missing in left.items()]
+
+
+def _document(
+    obj: Object, pins: Pins | None, fs: BpfFs | None, made: Attachments | None
+) -> Document:
     at = _Shown(pins, fs)
     programs = [
         (p, obj.programs[p.name].info()) for p in obj.spec.programs if p.name in obj.programs
@@ -195,7 +242,19 @@ def _document(obj: Object, pins: Pins | None, fs: BpfFs | None) -> Document:
             }
             for name, info in maps
         ],
-        "links": [],
+        "links": [
+            {
+                "id": info.id if info else None,
+                "type": info.type_name if info else None,
+                "program": name,
+                "pin": at.link(name),
+            }
+            for name, info in (
+                (name, each.link.info() if each.link else None)
+                for name, each in (made or {}).items()
+            )
+        ],
+        "not_attached": _not_attached(made.open if made else {}),
     }
 
 
@@ -212,3 +271,7 @@ def _say(document: Document, word: str) -> None:
             )
             at = f", pinned at {each['pin']}" if each["pin"] else ""
             say(f"{kind} {each['name']}{number}: {each['type']}, {shape}{at}")
+    for each in document["links"]:
+        number = "" if each["id"] is None else f" by link:{each['id']} ({each['type']})"
+        at = f", pinned at {each['pin']}" if each["pin"] else ""
+        say(f"{each['program']} attached{number}{at}")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -131,6 +132,16 @@ def attach_struct_ops(spec: MapSpec, found: Map) -> Attachment:
 
     :raises BpfError: the kernel refused. :raises NetbpfError: it is registered without a link.
     """
+    kind = _check_struct_ops(spec)
+    try:
+        return Attachment(spec.name, Link(FD(link_create.struct_ops(found.fileno()))))
+    except OSError as error:
+        number = error.errno or 0
+        raise BpfError(f"register {spec.name} ({kind})", number) from error
+
+
+def _check_struct_ops(spec: MapSpec) -> str:
+    """The name of the kernel's struct."""
     if spec.struct_ops is None:
         raise ValueError(f"map {spec.name} is of type {spec.type_name}, not struct_ops")
     if not spec.struct_ops.link:
@@ -139,11 +150,7 @@ def attach_struct_ops(spec: MapSpec, found: Map) -> Attachment:
             hint='SEC(".struct_ops.link") makes one that netbpf can attach',
             code="not_attachable",
         )
-    try:
-        return Attachment(spec.name, Link(FD(link_create.struct_ops(found.fileno()))))
-    except OSError as error:
-        number = error.errno or 0
-        raise BpfError(f"register {spec.name} ({spec.struct_ops.type_name})", number) from error
+    return spec.struct_ops.type_name
 
 
 def left_open(spec: ProgramSpec) -> str | None:
@@ -201,6 +208,41 @@ class Attachments(Mapping[str, Attachment]):
         self.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Auto:
+    """What ``attach_all`` attaches, and what it leaves alone with what would have to be said."""
+
+    programs: list[ProgramSpec]
+    structs: list[MapSpec]
+    open: dict[str, str]
+
+    @property
+    def names(self) -> list[str]:
+        """The programs and structs to be attached, in order."""
+        return [p.name for p in self.programs] + [m.name for m in self.structs]
+
+
+def foresee(programs: Iterable[ProgramSpec], maps: Iterable[MapSpec]) -> Auto:
+    """What ``attach_all`` would do, were these loaded.
+
+    :raises NetbpfError: libbpf would attach one of them, and netbpf cannot yet.
+    """
+    found = Auto([], [m for m in maps if m.struct_ops is not None], {})
+    for spec in programs:
+        if spec.type == uapi.BPF_PROG_TYPE_STRUCT_OPS:
+            # Its struct is what is registered.
+            continue
+        if (missing := left_open(spec)) is not None:
+            found.open[spec.name] = missing
+            continue
+        if _BY_SECTION[spec.attach][0] is tracing.not_yet:
+            raise tracing.unknown(spec)
+        found.programs.append(spec)
+    for struct in found.structs:
+        _check_struct_ops(struct)
+    return found
+
+
 def attach_all(obj: Object) -> Attachments:
     """Attach the loaded programs and structs of an object that say by themselves where.
 
@@ -210,20 +252,19 @@ def attach_all(obj: Object) -> Attachments:
     """
     if not obj.loaded:
         raise ValueError("the object is not loaded: there is nothing to attach")
+    auto = foresee(
+        (p for p in obj.spec.programs if p.name in obj.programs),
+        (m for m in obj.spec.maps if m.name in obj.maps),
+    )
     made = Attachments()
+    made.open.update(auto.open)
     try:
-        for spec in obj.spec.programs:
-            if spec.name not in obj.programs or spec.type == uapi.BPF_PROG_TYPE_STRUCT_OPS:
-                continue
-            if (missing := left_open(spec)) is not None:
-                made.open[spec.name] = missing
-                continue
+        for spec in auto.programs:
             with uninterrupted():
                 made.add(attach(spec, obj.programs[spec.name]))
-        for struct in obj.spec.maps:
-            if struct.struct_ops is not None and struct.name in obj.maps:
-                with uninterrupted():
-                    made.add(attach_struct_ops(struct, obj.maps[struct.name]))
+        for struct in auto.structs:
+            with uninterrupted():
+                made.add(attach_struct_ops(struct, obj.maps[struct.name]))
     except BaseException:
         made.close()
         raise

@@ -264,9 +264,13 @@ def read_iterator(link: Link) -> bytes:
 
 def not_yet(spec: ProgramSpec, program: Program, where: Where) -> Attachment:
     """Refused by name."""
-    raise NetbpfError(
+    raise unknown(spec)
+
+
+def unknown(spec: ProgramSpec) -> NetbpfError:
+    """The error of a program that libbpf attaches and netbpf cannot."""
+    return NetbpfError(
         f"{spec.name} (section {spec.section}): netbpf cannot attach programs of this kind",
-        hint="libbpf does" if spec.attach == "usdt" else None,
         code="not_attachable",
     )
 

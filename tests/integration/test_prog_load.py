@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import json
 import os
@@ -14,11 +15,12 @@ from typing import Any
 import pytest
 
 from netbpf import loader
-from netbpf.bpf import syscall
+from netbpf.bpf import link_create, syscall
 from netbpf.bpf.map import Map
 from netbpf.bpf.prog import Program
 from netbpf.errors import BpfError, ConflictError
 from netbpf.loader import pinning
+from netbpf.plumbing import attach, attachment
 from tests.netns_fixtures import programs
 from tests.netns_fixtures.cli import netbpf, ok, process
 from tests.netns_fixtures.objects import build
@@ -54,7 +56,7 @@ def test_pins_are_those_of_bpftool(name: str, bpffs: Path) -> None:
     bpftool("prog", "loadall", file, bpffs / "peer", "pinmaps", bpffs / "peer")
     assert listed(bpffs / "a" / "ours") == listed(bpffs / "peer")
     assert made["file"] == str(file)
-    assert made["links"] == []
+    assert (made["links"], made["not_attached"]) == ([], [])
     for each in made["programs"]:
         assert set(each) == PROGRAM_KEYS
         assert each["pin"] == str(bpffs / "a" / "ours" / each["name"])
@@ -366,3 +368,150 @@ def test_from_within_ip_netns_exec_it_stays() -> None:
     finally:
         subprocess.run(["ip", "netns", "del", name], check=True)
         subprocess.run(["rm", "-rf", folder], check=True)
+
+
+LINK_KEYS = {"id", "type", "program", "pin"}
+AUTO = [
+    {"program": "later", "missing": "what it is to be attached to"},
+    {"program": "filter", "missing": "a device"},
+]
+
+
+def number(folder: Path) -> int:
+    with Map.from_pin(str(folder / "auto_bss")) as bss:
+        return int.from_bytes((bss.lookup(bytes(4)) or b"")[8:16], sys.byteorder)
+
+
+def test_autoattach_keeps_links_beside_programs(bpffs: Path) -> None:
+    folder = bpffs / "x"
+    would = ok("prog", "load", source("auto"), "--autoattach", "--pin", folder, "--dry-run")
+    assert bare(bpffs) == []
+    result = netbpf("-j", "prog", "load", source("auto"), "--autoattach", "--pin", folder)
+    assert result.status == 0, result.out + result.err
+    assert "later is not attached: its section does not say" in result.err
+    made = result.json["object"]
+    assert made["not_attached"] == would["object"]["not_attached"] == AUTO
+    assert all(set(each) == LINK_KEYS for each in made["links"])
+    assert [(e["program"], e["pin"]) for e in made["links"]] == [
+        (name, str(folder / f"{name}_link")) for name in ("enters", "asks")
+    ]
+    assert [e["pin"] for e in would["object"]["links"]] == [e["pin"] for e in made["links"]]
+    links = {each["id"]: each for each in bpftool("link", "show")}
+    ids = {each["name"]: each["id"] for each in made["programs"]}
+    for each in made["links"]:
+        assert links[each["id"]]["prog_id"] == ids[each["program"]]
+    before = number(folder)
+    ctypes.CDLL(None).l64a(1)
+    assert number(folder) == before + 1
+    for path in folder.glob("*_link"):
+        path.unlink()
+    before = number(folder)
+    ctypes.CDLL(None).l64a(1)
+    assert number(folder) == before
+
+
+def libbpf_attaches(file: Path) -> dict[str, bool]:
+    """Which programs libbpf attaches by itself; it runs in a process of its own."""
+    code = (
+        "import ctypes, json, sys\n"
+        "lib, P = ctypes.CDLL('libbpf.so.1', use_errno=True), ctypes.c_void_p\n"
+        "names = 'object__open_file object__next_program program__attach'.split()\n"
+        "for name in names: getattr(lib, f'bpf_{name}').restype = P\n"
+        "lib.bpf_program__name.restype = ctypes.c_char_p\n"
+        "obj = P(lib.bpf_object__open_file(sys.argv[1].encode(), None))\n"
+        "assert lib.bpf_object__load(obj) == 0\n"
+        "found, prog = {}, None\n"
+        "while prog := lib.bpf_object__next_program(obj, P(prog)):\n"
+        "    link = lib.bpf_program__attach(P(prog))\n"
+        "    found[lib.bpf_program__name(P(prog)).decode()] = bool(link)\n"
+        "print(json.dumps(found))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, file], check=True, capture_output=True, text=True, timeout=60
+    )
+    found: dict[str, bool] = json.loads(done.stdout)
+    return found
+
+
+def test_autoattach_attaches_what_libbpf_does() -> None:
+    names = [
+        *("raw_tp/sys_enter", "raw_tp", "raw_tracepoint/sys_exit", "raw_tp.w/bpf_test_finish"),
+        *("uprobe", "uretprobe/libc.so.6:getppid"),
+        *("uprobe/libc.so.6:getppid+4", "uprobe.s/libc.so.6:getppid"),
+        *("kprobe", "kretprobe", "ksyscall", "tp", "tracepoint", "kprobe.multi"),
+        *("xdp", "xdp/cpumap", "tc", "classifier", "sk_lookup", "sk_msg", "sk_skb", "socket"),
+        *("cgroup/skb", "cgroup/connect4", "cgroup/dev", "cgroup_skb/ingress", "sockops"),
+        *("flow_dissector", "lwt_out", "sk_reuseport", "perf_event", "action", "syscall"),
+    ]
+    source = "\n".join(
+        f'SEC("{name}") int p{number}(void *c) {{ return 1; }}' for number, name in enumerate(names)
+    )
+    file = build(source)
+    with loader.open(file) as obj:
+        obj.load()
+        with attach.attach_all(obj) as made:
+            ours = {spec.section: spec.name in made for spec in obj.spec.programs}
+            assert set(made) | set(made.open) == set(obj.programs)
+            sections = {spec.name: spec.section for spec in obj.spec.programs}
+    assert ours == {sections[name]: is_it for name, is_it in libbpf_attaches(file).items()}
+    assert sum(ours.values()) >= 6
+
+
+def test_autoattach_ends_with_the_command() -> None:
+    result = process("-j", "prog", "load", source("auto"), "--autoattach")
+    assert result.returncode == 0, result.stderr
+    made = json.loads(result.stdout)["object"]
+    assert [each["pin"] for each in made["links"]] == [None, None]
+    left = {each["id"] for each in bpftool("link", "show")}
+    assert not left & {each["id"] for each in made["links"]}
+
+
+def test_autoattach_that_fails_leaves_nothing(bpffs: Path) -> None:
+    file = build(
+        'SEC("raw_tp/sys_enter") int good(void *c) { return 0; }\n'
+        'SEC("raw_tp/no_such_tracepoint") int bad(void *c) { return 0; }'
+    )
+    before = {each["id"] for each in bpftool("link", "show")}
+    result = netbpf("-j", "prog", "load", file, "--autoattach", "--pin", bpffs / "x")
+    assert (result.status, "no such tracepoint" in result.error["message"]) == (1, True)
+    assert bare(bpffs) == []
+    assert {each["id"] for each in bpftool("link", "show")} <= before
+    # What libbpf attaches and netbpf cannot is refused before anything is made.
+    file = build('SEC("usdt/libc.so.6:a:b") int p(void *c) { return 0; }')
+    for more in ([], ["--dry-run"]):
+        result = netbpf("-j", "prog", "load", file, "--autoattach", *more)
+        assert (result.status, result.error["code"]) == (1, "not_attachable")
+
+
+def test_attachments_are_closed_in_reverse(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[str] = []
+    whole = attachment.Attachment.close
+
+    def close(self: attachment.Attachment) -> None:
+        closed.append(self.program)
+        whole(self)
+
+    monkeypatch.setattr(attachment.Attachment, "close", close)
+    with loader.open(source("auto")) as obj:
+        obj.load()
+        with attach.attach_all(obj) as made:
+            assert list(made) == ["enters", "asks"]
+            assert made.open == {each["program"]: each["missing"] for each in AUTO}
+        assert closed == ["asks", "enters"]
+        made.close()
+        assert closed == ["asks", "enters"]
+
+
+def test_attached_without_a_link_cannot_be_kept(
+    bpffs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> int:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    # As before Linux 5.15.
+    monkeypatch.setattr(link_create, "perf_event", refused)
+    result = netbpf("-j", "prog", "load", source("auto"), "--autoattach", "--pin", bpffs / "x")
+    assert (result.status, result.error["code"]) == (1, "no_link")
+    assert bare(bpffs) == []
+    made = ok("prog", "load", source("auto"), "--autoattach")["object"]
+    assert made["links"][1] == {"id": None, "type": None, "program": "asks", "pin": None}
