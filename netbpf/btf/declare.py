@@ -15,7 +15,7 @@ INLINE = 8
 
 Parts = tuple[str, str, int]
 
-_MAX_DEPTH = 64
+_MAX_DEPTH = 96
 # Prototypes that take prototypes double in length with each level; those of kernels stay far below.
 _MAX_LENGTH = 1 << 20
 _WORDS = frozenset({"char", "short", "int", "long", "signed", "unsigned", "_Bool", "__int128"})
@@ -72,6 +72,8 @@ class Declarator:
     def __init__(self, btf: Btf) -> None:
         self.btf = btf
         self._parts: dict[int, Parts] = {0: ("void ", "", BASE)}
+        # How many types are being written at the moment, each inside the one before.
+        self._depth = 0
 
     def named(self, type_id: int, found: t.Type) -> str:
         """A struct, union, enum, forward declaration or typedef that has a name."""
@@ -92,7 +94,7 @@ class Declarator:
         before, behind, _ = self.parts(type_id)
         return f"{before}{name}{behind}".strip()
 
-    def parts(self, type_id: int, level: int = 0, depth: int = 0) -> Parts:
+    def parts(self, type_id: int, level: int = 0) -> Parts:
         """What stands before and behind a name, and what a further declarator has to know.
 
         :raises BtfFormatError: the type refers to itself.
@@ -100,32 +102,35 @@ class Declarator:
         known = self._parts.get(type_id)
         if known is not None:
             return known
-        if depth > _MAX_DEPTH:
+        if self._depth > _MAX_DEPTH:
             raise BtfFormatError(f"type {type_id} refers to itself, or is nested too deeply")
-        found = self.btf.type(type_id)
-        parts = self._made(type_id, found, level, depth + 1)
+        self._depth += 1
+        try:
+            parts = self._made(type_id, self.btf.type(type_id), level)
+        finally:
+            self._depth -= 1
         if len(parts[0]) + len(parts[1]) > _MAX_LENGTH:
             raise BtfFormatError(f"type {type_id} is too long for a declaration")
         if not parts[2] & INLINE:
             self._parts[type_id] = parts
         return parts
 
-    def _made(self, type_id: int, found: t.Type, level: int, depth: int) -> Parts:
+    def _made(self, type_id: int, found: t.Type, level: int) -> Parts:
         if isinstance(found, t.Ptr):
-            before, behind, shape = self.parts(found.type_id, level, depth)
+            before, behind, shape = self.parts(found.type_id, level)
             inline = shape & INLINE
             if shape & ~INLINE in (FUNCTION, ARRAY, POINTERS):
                 return f"{before}(*", f"){behind}", POINTER | inline
             return f"{before}*", behind, POINTER | inline
         if isinstance(found, t.Qualifier | t.TypeTag):
-            return self._qualified(found, *self.parts(found.type_id, level, depth))
+            return self._qualified(found, *self.parts(found.type_id, level))
         if isinstance(found, t.Array):
-            before, behind, shape = self.parts(found.type_id, level, depth)
+            before, behind, shape = self.parts(found.type_id, level)
             pointers = shape & ~INLINE in (POINTER, POINTERS)
             element = POINTERS if pointers else ARRAY
             return before, f"[{found.length}]{behind}", element | shape & INLINE
         if isinstance(found, t.FuncProto):
-            return self._function(found, level, depth)
+            return self._function(found, level)
         if isinstance(found, t.Int):
             return f"{_integer(found)} ", "", BASE
         if isinstance(found, t.Float):
@@ -162,15 +167,15 @@ class Declarator:
                 return before, behind, shape
         return f"{word}{before}", behind, shape
 
-    def _function(self, found: t.FuncProto, level: int, depth: int) -> Parts:
-        before, behind, shape = self.parts(found.type_id, level, depth)
+    def _function(self, found: t.FuncProto, level: int) -> Parts:
+        before, behind, shape = self.parts(found.type_id, level)
         inline = shape & INLINE
         params = []
         for index, (name, type_id) in enumerate(found.params):
             if not type_id and not name and index == len(found.params) - 1:
                 params.append("...")
                 continue
-            first, last, more = self.parts(type_id, level, depth)
+            first, last, more = self.parts(type_id, level)
             inline |= more & INLINE
             params.append(f"{first}{self.parameter(name)}{last}".rstrip())
         return before, f"({', '.join(params) or 'void'}){behind}", FUNCTION | inline

@@ -60,7 +60,7 @@ _NEW, _DECLARED, _BUSY, _DONE = range(4)
 # The kernel's own types need 13 and 7, and Python's stack does not hold much more.
 _MAX_DEPTH = 64
 _MAX_LEVEL = 32
-_MAX_LINES = 2_000_000
+_MAX_LINES = 1_000_000
 _MAX_PADDINGS = 1024
 _NAMED = (t.KIND_STRUCT, t.KIND_UNION, t.KIND_FWD, t.KIND_TYPEDEF, t.KIND_ENUM, t.KIND_ENUM64)
 _MODES = {1: "QI", 2: "HI", 4: "SI", 8: "DI"}

@@ -400,6 +400,15 @@ def chain_without_end(blob: Blob, number: int) -> None:
     blob.add(t.KIND_TYPEDEF, "name", number)
 
 
+def deeper_step_by_step(blob: Blob, number: int) -> None:
+    # Each typedef is only some levels above the one before, and the text holds all of them.
+    for _ in range(100):
+        for _ in range(20):
+            number = blob.add(t.KIND_PTR, "", number)
+        number = blob.struct("", 8, ("x", number, 0))
+        blob.add(t.KIND_TYPEDEF, f"t{blob.count}", number)
+
+
 def array_of_itself(blob: Blob, number: int) -> None:
     blob.struct("s", 8, ("a", blob.count + 2, 0))
     blob.add(t.KIND_ARRAY, "", 0, blob.count + 1, number, 1)
@@ -457,6 +466,7 @@ def doubling_prototypes(blob: Blob, number: int) -> None:
         pointer_to_itself,
         typedef_of_itself,
         chain_without_end,
+        deeper_step_by_step,
         array_of_itself,
         overlapping,
         too_small,
