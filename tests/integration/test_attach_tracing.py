@@ -13,23 +13,29 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from netbpf import loader
 from netbpf.bpf import link_create, perf_event, prog, syscall, uapi
 from netbpf.bpf.fd import FD
+from netbpf.bpf.map import Map
 from netbpf.bpf.map import create as create_map
 from netbpf.bpf.prog import Program
 from netbpf.btf import types as t
 from netbpf.elf import sections, symbols
-from netbpf.elf.spec import Function, ProgramSpec
+from netbpf.elf.object import open_object
+from netbpf.elf.spec import Function, MapSpec, ProgramSpec, StructOps
 from netbpf.errors import BpfError, NetbpfError, NotFoundError, NotSupportedError
-from netbpf.loader import kernel_types
+from netbpf.loader import btf as kernel_btf
+from netbpf.loader import kernel_types, relocate
 from netbpf.plumbing import attach as attaching
 from netbpf.plumbing import attach_tracing
 from netbpf.plumbing.attachment import Attachment
+from tests.netns_fixtures.objects import build
 from tests.netns_fixtures.programs import returning
 
 LIBC = next(
@@ -482,3 +488,108 @@ def test_symbols_are_where_the_linker_put_them(tmp_path: Path) -> None:
     fields = next(line for line in text.splitlines() if " .text " in line).split(".text")[1].split()
     assert place == address - int(fields[1], 16) + int(fields[2], 16)
     assert symbols.matching(program, "h*e") == {"here": place}
+
+
+OUTER = """
+__noinline int verdict(struct __sk_buff *skb) { return skb->len ? 2 : 1; }
+SEC("tc") int outer(struct __sk_buff *skb) { return verdict(skb); }
+"""
+INNER = 'SEC("freplace/verdict") int inner(struct __sk_buff *skb) { return 7; }'
+
+
+@pytest.mark.needs("fmod_ret")
+def test_freplace_takes_the_place_of_a_function() -> None:
+    replacing = open_object(build(INNER))
+    (says,) = replacing.programs
+    linked = relocate.link(replacing, says, {})
+    assert replacing.btf is not None
+    with ExitStack() as stack:
+        own = kernel_btf.load(replacing.btf)
+        assert own is not None
+        stack.enter_context(own)
+        objects = [stack.enter_context(loader.open(build(OUTER))) for _ in range(2)]
+        for obj in objects:
+            obj.load()
+        first, second = (obj.programs["outer"] for obj in objects)
+        program = stack.enter_context(
+            prog.load(
+                says.type,
+                linked.insns,
+                btf_fd=own.fileno(),
+                func_info=linked.func_info,
+                func_info_rec_size=relocate.FUNC_INFO_SIZE,
+                attach_btf_id=attach_tracing._function_id(first, "verdict"),
+                attach_fd=first.fileno(),
+            )
+        )
+        assert first.test_run(bytes(64)).retval == 2
+        # Where it was loaded for, and then another program with the same function.
+        with attaching.attach(says, program):
+            assert first.test_run(bytes(64)).retval == 7
+        assert first.test_run(bytes(64)).retval == 2
+        with attaching.attach(says, program, target=second, function="verdict"):
+            assert [p.test_run(bytes(64)).retval for p in (first, second)] == [2, 7]
+        assert second.test_run(bytes(64)).retval == 2
+        with pytest.raises(NotFoundError, match="no function nothing"):
+            attaching.attach(says, program, target=second, function="nothing")
+        with pytest.raises(ValueError, match="together"):
+            attaching.attach(says, program, target=second)
+
+
+@pytest.mark.needs("fmod_ret")
+def test_struct_ops() -> None:
+    btf = kernel_types.running().btf
+    name, wrapper = "tcp_congestion_ops", "bpf_struct_ops_tcp_congestion_ops"
+    ops_id, wrapper_id = (kernel_id(each, t.KIND_STRUCT) for each in (name, wrapper))
+    ops, whole = btf.type(ops_id), btf.type(wrapper_id)
+    assert isinstance(ops, t.Struct)
+    assert isinstance(whole, t.Struct)
+    start = next(member.offset for member in whole.members if member.name == "data")
+    value = bytearray(whole.size)
+    members = {member.name: (index, member) for index, member in enumerate(ops.members)}
+    called = f"nbt{os.getpid()}"[:15]
+    place = start + members["name"][1].offset
+    value[place : place + len(called)] = called.encode()
+    with ExitStack() as stack:
+        for member in ("ssthresh", "undo_cwnd", "cong_avoid"):
+            index, found = members[member]
+            program = stack.enter_context(
+                prog.load(
+                    uapi.BPF_PROG_TYPE_STRUCT_OPS,
+                    returning(2),
+                    expected_attach_type=index,
+                    attach_btf_id=ops_id,
+                )
+            )
+            at = start + found.offset
+            value[at : at + 8] = program.fileno().to_bytes(8, sys.byteorder)
+        # The kernel wants any BTF of ours beside its own.
+        ours = open_object(build(INNER)).btf
+        assert ours is not None
+        own = kernel_btf.load(ours)
+        assert own is not None
+        stack.enter_context(own)
+        attr = uapi.MapCreateAttr(
+            btf_fd=own.fileno(),
+            map_type=uapi.BPF_MAP_TYPE_STRUCT_OPS,
+            key_size=4,
+            value_size=whole.size,
+            max_entries=1,
+            map_flags=uapi.BPF_F_LINK,
+            btf_vmlinux_value_type_id=wrapper_id,
+        )
+        ops_map = stack.enter_context(Map(FD(syscall.map_create(attr))))
+        syscall.map_update_elem(ops_map.fileno(), bytes(4), bytes(value))
+        struct = StructOps(".struct_ops.link", name, 0, b"", link=True)
+        says = MapSpec("cc", uapi.BPF_MAP_TYPE_STRUCT_OPS, 4, whole.size, 1, struct_ops=struct)
+        listed = Path("/proc/sys/net/ipv4/tcp_available_congestion_control")
+        assert called not in listed.read_text().split()
+        with attaching.attach_struct_ops(says, ops_map) as made:
+            assert made.link is not None
+            assert made.link.info().type_name == "struct_ops"
+            assert called in listed.read_text().split()
+        assert called not in listed.read_text().split()
+        with pytest.raises(NetbpfError, match="without a link"):
+            attaching.attach_struct_ops(
+                replace(says, struct_ops=replace(struct, link=False)), ops_map
+            )
