@@ -14,7 +14,7 @@ from netbpf.btf.header import Header, read_header
 _MAX_DEPTH = 64
 # The kernel takes names of 511 bytes; without a limit a hostile blob that names the tails of one
 # long string fills the memory.
-_MAX_NAME = 4096
+_MAX_NAME = 1024
 
 # How many 32-bit words stand after the three that each type has: fixed ones, and per element.
 _FIXED = {t.KIND_INT: 1, t.KIND_ARRAY: 3, t.KIND_VAR: 1, t.KIND_DECL_TAG: 1}

@@ -61,6 +61,7 @@ _NEW, _DECLARED, _BUSY, _DONE = range(4)
 _MAX_DEPTH = 64
 _MAX_LEVEL = 32
 _MAX_LINES = 1_000_000
+_MAX_TEXT = 64 << 20
 _MAX_PADDINGS = 1024
 _NAMED = (t.KIND_STRUCT, t.KIND_UNION, t.KIND_FWD, t.KIND_TYPEDEF, t.KIND_ENUM, t.KIND_ENUM64)
 _MODES = {1: "QI", 2: "HI", 4: "SI", 8: "DI"}
@@ -96,6 +97,7 @@ class _Writer(Declarator):
         self._decl_tags = self._collect_decl_tags()
         words = btf.header.types[1] // 4
         self._lines_left = min(_MAX_LINES, 100_000 + 2 * words)
+        self._text_left = _MAX_TEXT
 
     def written(self, roots: Iterable[int] | None) -> str:
         whole = roots is None
@@ -290,7 +292,9 @@ class _Writer(Declarator):
         if len(lines) == 1:
             # On one line, as there is nothing to show.
             return f"{lines[0]}{end.lstrip()}"
-        return "\n".join([*lines, end])
+        text = "\n".join([*lines, end])
+        self._count(0, len(text))
+        return text
 
     def _member(self, member: t.Member, level: int) -> str:
         before, behind, _ = self.parts(member.type_id, level)
@@ -366,10 +370,11 @@ class _Writer(Declarator):
         declared = "".join(lines[name] for name in sorted(lines))
         return [_KSYM_MACROS, f"#ifndef BPF_NO_KFUNC_PROTOTYPES\n{declared}#endif\n"]
 
-    def _count(self, lines: int) -> None:
+    def _count(self, lines: int, text: int = 0) -> None:
         # Anonymous types in anonymous types can be few bytes and endless text.
         self._lines_left -= lines
-        if self._lines_left < 0:
+        self._text_left -= text
+        if self._lines_left < 0 or self._text_left < 0:
             raise BtfFormatError("the types would be far larger as text than they are")
 
 
