@@ -36,7 +36,8 @@ _FLOATS = {2: "short", 4: "float", 8: "double", 16: "__int128"}
 _QUALIFIERS = {
     t.KIND_CONST: "const ",
     t.KIND_VOLATILE: "volatile ",
-    t.KIND_RESTRICT: "restrict ",
+    # In this spelling a word of every standard of C.
+    t.KIND_RESTRICT: "__restrict ",
 }
 _KEYWORDS = frozenset(
     word

@@ -125,7 +125,7 @@ def test_declarators() -> None:
         "\tconst char *(*callbacks[2])(int, ...);",
         "\tint matrices[2][4];",
         "\tint (*to_matrix)[4];",
-        "\tvolatile int *restrict pointer;",
+        "\tvolatile int *__restrict pointer;",
         "\tconst char *(*(*returns)(void))(int, ...);",
         "\tconst int constant[4];",
         "\tint flexible[0];",
