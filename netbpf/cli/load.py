@@ -102,6 +102,7 @@ def _opened(
     file: str, variables: list[str], map_pins: list[str], map_sizes: list[str]
 ) -> Iterator[Object]:
     from netbpf import loader
+    from netbpf.bpf.bpffs import reach
     from netbpf.bpf.map import Map
 
     with loader.open(file) as obj:
@@ -114,7 +115,7 @@ def _opened(
             obj.resize(name, int(size))
         for text in map_pins:
             name, path = assignment(text, "--map", ("NAME", "PIN"))
-            with Map.from_pin(path.removeprefix("pin:")) as existing:
+            with Map.from_pin(reach(path.removeprefix("pin:"))) as existing:
                 obj.reuse_map(name, existing)
         yield obj
 

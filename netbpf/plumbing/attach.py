@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from netbpf.bpf import link_create, uapi
 from netbpf.bpf.fd import FD
 from netbpf.bpf.link import Link
 from netbpf.bpf.map import Map
 from netbpf.bpf.prog import Program
+from netbpf.closing import Closing
 from netbpf.elf.spec import MapSpec, ProgramSpec
 from netbpf.errors import BpfError, NetbpfError
 from netbpf.interrupts import held as uninterrupted
@@ -167,7 +167,7 @@ def left_open(spec: ProgramSpec) -> str | None:
     return "where" if entry is None else entry[2]
 
 
-class Attachments(Mapping[str, Attachment]):
+class Attachments(Mapping[str, Attachment], Closing):
     """The attachments of an object by program or map, closed together, last one first.
 
     ``open`` are the programs that were left alone, each with what would have to be said.
@@ -195,17 +195,6 @@ class Attachments(Mapping[str, Attachment]):
 
     def __len__(self) -> int:
         return len(self._made)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 @dataclass(frozen=True, slots=True)

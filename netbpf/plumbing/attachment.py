@@ -5,14 +5,13 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from types import TracebackType
-from typing import Self
 
 from netbpf.bpf.chain import Target
 from netbpf.bpf.fd import FD
 from netbpf.bpf.link import Link
 from netbpf.bpf.map import Map
 from netbpf.bpf.prog import Program
+from netbpf.closing import Closing
 from netbpf.elf.spec import ProgramSpec
 from netbpf.errors import BpfError, NetbpfError, NotSupportedError
 from netbpf.netns import NetNS
@@ -57,7 +56,7 @@ class Where:
         return {f.name for f in fields(self) if getattr(self, f.name) not in (None, False, 0)}
 
 
-class Attachment:
+class Attachment(Closing):
     """A program at its place, for as long as this is open.
 
     Closing takes it away again, unless its ``link`` is pinned or held elsewhere. ``link`` is None
@@ -88,17 +87,6 @@ class Attachment:
             undo()
         if self._held is not None:
             self._held.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"Attachment({self.program!r}, {self.link!r})"

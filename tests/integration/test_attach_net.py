@@ -23,6 +23,7 @@ from netbpf.netns import NetNS, entered
 from netbpf.plumbing import attach as attaching
 from netbpf.plumbing.attachment import Attachment
 from tests.netns_fixtures import packets
+from tests.netns_fixtures.cgroups import inside
 from tests.netns_fixtures.devices import End
 from tests.netns_fixtures.objects import build
 
@@ -163,35 +164,6 @@ def test_sk_lookup(ns: NetNS) -> None:
             assert link_of(made)["attach_type"] == "sk_lookup"
             assert not connects(ns, 7007)
         assert connects(ns, 7007)
-
-
-@pytest.fixture
-def cgroup() -> Iterator[Path]:
-    """A cgroup of the test's own."""
-    for root in (Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup")):
-        if (root / "cgroup.procs").exists():
-            break
-    else:
-        pytest.fail("there is no cgroup2")
-    folder = root / f"nbt-{os.getpid()}"
-    folder.mkdir()
-    try:
-        yield folder
-    finally:
-        with suppress(FileNotFoundError):
-            folder.rmdir()
-
-
-def inside(cgroup: Path, code: str) -> str:
-    """What a process within the cgroup says: ``done``, or the error that it meets."""
-    whole = (
-        "import os, socket, sys\n"
-        f"open('{cgroup}/cgroup.procs', 'w').write(str(os.getpid()))\n"
-        f"try:\n    {code}\n    print('done')\nexcept OSError as error: print(error.errno)"
-    )
-    done = subprocess.run([sys.executable, "-c", whole], capture_output=True, text=True, timeout=30)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
 
 
 UDP = "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)"
@@ -367,6 +339,47 @@ def test_socket_filter(ns: NetNS) -> None:
         assert listening.recv(1) == b"y"
 
 
+def test_sk_reuseport(ns: NetNS) -> None:
+    up(ns)
+    source = 'SEC("sk_reuseport") int p(void *c) { return SK_DROP; }'
+    with (
+        loaded(source) as obj,
+        packets.socket_in(ns, socket.AF_INET, socket.SOCK_DGRAM) as listening,
+        packets.socket_in(ns, socket.AF_INET, socket.SOCK_DGRAM) as sending,
+    ):
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listening.bind(("127.0.0.1", 0))
+        listening.settimeout(0.3)
+        with attach(obj, "p", socket=listening.fileno()):
+            with suppress(ConnectionRefusedError):
+                sending.sendto(b"x", listening.getsockname())
+            with pytest.raises(TimeoutError):
+                listening.recv(1)
+        with pytest.raises(ValueError, match="say socket"):
+            attach(obj, "p")
+        with suppress(ConnectionRefusedError):
+            sending.sendto(b"y", listening.getsockname())
+        sending.sendto(b"y", listening.getsockname())
+        assert listening.recv(1) == b"y"
+
+
+@pytest.mark.parametrize("hook", ["stream_parser", "stream_verdict"])
+def test_sk_skb_of_a_stream(hook: str, ns: NetNS) -> None:
+    with loaded(SOCKMAP) as obj, connected(ns) as (client, other):
+        socks = obj.maps["socks"]
+        with attach(obj, "plain", map=socks, hook=hook) as made:
+            assert made.link is not None
+            info = uapi.LinkInfo()
+            syscall.obj_get_info(made.link.fileno(), info)
+            assert uapi.ATTACH_TYPE_NAMES[info.sockmap.attach_type] == f"sk_skb_{hook}"
+            assert info.sockmap.map_id == socks.id
+            if hook == "stream_verdict":
+                socks.update(bytes(4), other.fileno().to_bytes(8, sys.byteorder))
+                client.send(b"x")
+                with pytest.raises(TimeoutError):
+                    other.recv(1)
+
+
 def test_lwt_is_refused_with_the_line_that_works(veth: Pair, bpffs: Path) -> None:
     source = 'SEC("lwt_out") int p(void *c) { return 2; }'
     with loaded(source) as obj:
@@ -400,7 +413,8 @@ def test_a_pinned_attachment_stays_when_it_is_closed(veth: Pair, bpffs: Path) ->
             made.pin(str(bpffs / "link"))
         assert not reaches(veth)
         (bpffs / "link").unlink()
-        assert reaches(veth)
+        # The kernel lets go of what a pin held a moment later (kernel/bpf/syscall.c: bpf_link_put).
+        assert any(reaches(veth) for _ in range(20))
 
 
 def test_every_section_has_an_answer() -> None:

@@ -35,6 +35,7 @@ from netbpf.loader import kernel_types, relocate
 from netbpf.plumbing import attach as attaching
 from netbpf.plumbing import attach_tracing
 from netbpf.plumbing.attachment import Attachment
+from tests.netns_fixtures.cgroups import inside
 from tests.netns_fixtures.objects import build
 from tests.netns_fixtures.programs import returning
 
@@ -273,6 +274,18 @@ def test_lsm_and_fmod_ret_decide(section: str, target: str) -> None:
     with attached(says, program):
         assert not allowed()
     assert allowed()
+
+
+@pytest.mark.needs("lsm")
+def test_lsm_of_a_cgroup(cgroup: Path) -> None:
+    # Here 0 refuses.
+    says, program = load("lsm_cgroup/socket_create", target=kernel_id("bpf_lsm_socket_create"))
+    assert attaching.left_open(says) == "a cgroup"
+    with program:
+        assert inside(cgroup, "socket.socket()") == "done"
+        with attaching.attach(says, program, cgroup=str(cgroup)):
+            assert inside(cgroup, "socket.socket()") == str(errno.EPERM)
+        assert inside(cgroup, "socket.socket()") == "done"
 
 
 SEQ_WRITE = b"".join(

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -405,6 +406,10 @@ def test_autoattach_keeps_links_beside_programs(bpffs: Path) -> None:
     assert number(folder) == before + 1
     for path in folder.glob("*_link"):
         path.unlink()
+    # The kernel lets go of what a pin held a moment later (kernel/bpf/syscall.c: bpf_link_put).
+    until = time.monotonic() + 10
+    while {e["id"] for e in bpftool("link", "show")} & {e["id"] for e in made["links"]}:
+        assert time.monotonic() < until
     before = number(folder)
     ctypes.CDLL(None).l64a(1)
     assert number(folder) == before

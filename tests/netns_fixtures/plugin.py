@@ -12,6 +12,7 @@ import pytest
 from netbpf.bpf.prog import Program
 from netbpf.netns import NetNS, list_names
 from tests.netns_fixtures import (
+    cgroups,
     descriptors,
     devices,
     hooks,
@@ -115,6 +116,13 @@ def site(request: pytest.FixtureRequest) -> Iterator[hooks.Site]:
     """Every kind of hook in turn, on a device of its own, with traffic that passes it."""
     with hooks.site(request.param) as made:
         yield made
+
+
+@pytest.fixture
+def cgroup() -> Iterator[Path]:
+    """A cgroup of the test's own."""
+    with cgroups.cgroup() as folder:
+        yield folder
 
 
 @pytest.fixture
