@@ -1,9 +1,9 @@
 """Linux network plumbing with BPF: the public names, each loaded when it is first used.
 
 ``netbpf.netkit`` and ``netbpf.netns`` make devices and namespaces, ``netbpf.loader`` loads object
-files, ``netbpf.tcx`` and ``netbpf.netkit`` attach programs, order them and run packets through
-them; ``netbpf.captures`` reads and writes packets. Functions take an ifindex and act in the network
-namespace where the calling thread stands.
+files, of which ``netbpf.skeleton`` makes typed modules, ``netbpf.tcx`` and ``netbpf.netkit`` attach
+programs, order them and run packets through them; ``netbpf.captures`` reads and writes packets.
+Functions take an ifindex and act in the network namespace where the calling thread stands.
 """
 
 from __future__ import annotations

@@ -42,11 +42,13 @@ from netbpf.skeleton.maps import (
 )
 from netbpf.skeleton.runtime import (
     FORMAT,
+    Constant,
     Prog,
     Progs,
     Section,
     Skeleton,
     Variable,
+    constant,
     prog,
     variable,
 )
@@ -70,6 +72,7 @@ __all__ = [
     "Bits",
     "Boolean",
     "Chars",
+    "Constant",
     "Enum",
     "Enumerated",
     "Integer",
@@ -88,6 +91,7 @@ __all__ = [
     "Variable",
     "Variant",
     "boolean",
+    "constant",
     "f32",
     "f64",
     "layout",

@@ -7,6 +7,7 @@ import re
 
 from netbpf.bpf import uapi
 from netbpf.btf.errors import BtfFormatError
+from netbpf.elf.externs import KCONFIG
 from netbpf.elf.spec import Global, MapSpec, ObjectSpec
 from netbpf.errors import ObjectFileError
 from netbpf.skeleton.names import Names, attribute, class_name, shown
@@ -118,11 +119,16 @@ class _Module:
                     section=section.section,
                 )
             found.append((name, variable.offset, kind))
-        constant = "; constant once loaded" if section.read_only else ""
-        lines = [f"class {own}(_s.Section):", f'    """Variables{constant}."""', ""]
+        about, word = "Variables.", "variable"
+        if section.section == KCONFIG:
+            # Set by their names (Object.set), which tells the loader not to ask the kernel.
+            about, word = "Values of the kernel's configuration, there once loaded.", "constant"
+        elif section.read_only:
+            about = "Variables; constant once loaded."
+        lines = [f"class {own}(_s.Section):", f'    """{about}"""', ""]
         lines += ["    __slots__ = ()", ""]
         for name, offset, kind in found:
-            head = f"{name}: _s.Variable[{kind.annotation}] = _s.variable("
+            head = f"{name}: _s.{word.title()}[{kind.annotation}] = _s.{word}("
             lines.append(call("    ", head, [str(offset), kind.codec]))
         return resolved("\n".join(lines) + "\n", (name for name, _, _ in found))
 

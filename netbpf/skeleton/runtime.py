@@ -6,11 +6,11 @@ import binascii
 import os
 from collections.abc import Collection
 from contextlib import ExitStack
-from types import TracebackType
 from typing import TYPE_CHECKING, Generic, Self, TypeVar, overload
 
 from netbpf.bpf.link import Link
 from netbpf.bpf.prog import Program
+from netbpf.closing import Closing
 from netbpf.elf.object import open_object
 from netbpf.errors import NetbpfError, NotFoundError
 from netbpf.loader.object import Object
@@ -25,7 +25,7 @@ FORMAT = 1
 """The format of generated modules; it changes when modules of the old one no longer work."""
 
 
-class Skeleton:
+class Skeleton(Closing):
     """An object that came with its module.
 
     ::
@@ -97,17 +97,6 @@ class Skeleton:
             stack.callback(self.object.close)
             stack.callback(self._attached.close)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
 
 class Section:
     """The variables of one data section, as attributes.
@@ -123,8 +112,8 @@ class Section:
         self._map = next(m.name for m in obj.spec.maps if m.section == section)
 
 
-class Variable(Generic[T]):
-    """The attribute of a global variable."""
+class Constant(Generic[T]):
+    """The attribute of a variable that is only read."""
 
     def __init__(self, offset: int, codec: Codec[T]) -> None:
         self._offset = offset
@@ -144,6 +133,10 @@ class Variable(Generic[T]):
         if section is None:
             return self
         return self._codec.read(section._object.read_data(section._map), self._offset)
+
+
+class Variable(Constant[T]):
+    """The attribute of a global variable."""
 
     def __set__(self, section: Section, value: T) -> None:
         obj, name = section._object, section._map
@@ -183,6 +176,11 @@ class Progs:
 def variable(offset: int, codec: Codec[T]) -> Variable[T]:
     """A variable at ``offset`` of its section."""
     return Variable(offset, codec)
+
+
+def constant(offset: int, codec: Codec[T]) -> Constant[T]:
+    """A variable at ``offset`` of its section that is only read."""
+    return Constant(offset, codec)
 
 
 def prog(name: str) -> Prog:

@@ -421,6 +421,22 @@ def test_types_that_would_grow_without_end_are_refused() -> None:
         module(replace(crafted(["x"]), maps=(spec,), btf=Btf.parse(bytes(wide))), b"")
 
 
+def test_the_configuration_is_only_read() -> None:
+    source = """
+    extern int CONFIG_HZ __kconfig;
+    SEC("tc") int hz(struct __sk_buff *skb) { return CONFIG_HZ; }
+    char _license[] SEC("license") = "GPL";
+    """
+    found: dict[str, Any] = {"__name__": "embedded"}
+    text = skeleton.of_file(build(source, name="hz"))
+    assert "CONFIG_HZ: _s.Constant[int] = _s.constant(0, _s.s32)" in text
+    exec(compile(text, "m", "exec", dont_inherit=True), found)
+    with found["open"]() as skel:
+        assert skel.kconfig.CONFIG_HZ == 0
+        with pytest.raises(AttributeError):
+            skel.kconfig.CONFIG_HZ = 5
+
+
 def test_an_object_without_types_has_bytes() -> None:
     spec = replace(crafted(["x"]), btf=None, maps=(MapSpec("m", uapi.BPF_MAP_TYPE_HASH, 4, 8, 1),))
     assert 'm: _s.MapOf[bytes, bytes] = _s.map_of("m", _s.Raw(4), _s.Raw(8))' in module(spec, b"")
