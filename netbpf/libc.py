@@ -36,7 +36,10 @@ MS_SHARED = 1 << 20
 MNT_DETACH = 2
 
 _PROT_READ = 1
+_PROT_WRITE = 2
+_MAP_SHARED = 1
 _MAP_PRIVATE = 2
+_MAP_FIXED_NOREPLACE = 0x100000
 _mmap = _libc.mmap
 _mmap.restype = ctypes.c_void_p
 _mmap.argtypes = [
@@ -142,3 +145,52 @@ def map_forever(fd: int, size: int) -> memoryview:
     if address is None or address == ctypes.c_void_p(-1).value:
         raise _fail()
     return memoryview((ctypes.c_ubyte * size).from_address(address)).cast("B").toreadonly()
+
+
+def map_shared(fd: int, size: int, address: int = 0) -> int:
+    """Map the first ``size`` bytes of a file to be read and written; the address.
+
+    :param address: where it has to be; without it the kernel chooses. What is mapped there already
+        stays (EEXIST).
+
+    Since Linux 4.17 (mm/mmap.c: MAP_FIXED_NOREPLACE).
+    """
+    flags = _MAP_SHARED | (_MAP_FIXED_NOREPLACE if address else 0)
+    found = _mmap(address or None, size, _PROT_READ | _PROT_WRITE, flags, fd, 0)
+    if found is None or found == ctypes.c_void_p(-1).value:
+        raise _fail()
+    return int(found)
+
+
+def unmap(address: int, size: int) -> None:
+    """munmap(2)."""
+    if _libc.munmap(ctypes.c_void_p(address), ctypes.c_size_t(size)) < 0:
+        raise _fail()
+
+
+class _Vector(ctypes.Structure):
+    _fields_ = [("base", ctypes.c_void_p), ("length", ctypes.c_size_t)]
+
+
+def _copy(name: str, buffer: ctypes.Array[ctypes.c_char], address: int, size: int) -> int:
+    call = getattr(_libc, name)
+    call.restype = ctypes.c_ssize_t
+    call.argtypes = [ctypes.c_int, *(ctypes.c_void_p, ctypes.c_ulong) * 2, ctypes.c_ulong]
+    here = _Vector(ctypes.addressof(buffer), size)
+    there = _Vector(address, size)
+    done: int = call(os.getpid(), ctypes.byref(here), 1, ctypes.byref(there), 1, 0)
+    if done < 0:
+        raise _fail()
+    return done
+
+
+def read_memory(address: int, size: int) -> bytes:
+    """Bytes of this process, fewer where memory ends; EFAULT in place of a signal."""
+    buffer = ctypes.create_string_buffer(size)
+    return buffer.raw[: _copy("process_vm_readv", buffer, address, size)]
+
+
+def write_memory(address: int, data: bytes) -> int:
+    """Write to memory of this process, and tell how much; EFAULT in place of a signal."""
+    buffer = ctypes.create_string_buffer(data, len(data))
+    return _copy("process_vm_writev", buffer, address, len(data))
