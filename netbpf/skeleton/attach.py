@@ -11,35 +11,31 @@ from netbpf.interrupts import held as uninterrupted
 from netbpf.loader.object import Object
 from netbpf.plumbing import attach as plumbing
 
+# Programs of an entry of a devmap or cpumap, which belong to no device.
+_OF_AN_ENTRY = (uapi.BPF_XDP_DEVMAP, uapi.BPF_XDP_CPUMAP)
 HOOKS = ("ingress", "egress", "primary", "peer")
 
 
 def attach_all(obj: Object, ifindex: int | None, hook: str | None) -> plumbing.Attachments:
     """Attach the loaded programs of ``obj``, all or none.
 
-    Programs of ``tcx/…``, ``netkit/…`` and ``xdp`` go to the device, those of ``tc`` to its
-    ``hook``, unless they are only there to be jumped to; what needs no place goes where its section
-    says. The others are left alone, and told in ``open``.
+    What needs no place goes where its section says; then programs of ``tcx/…``, ``netkit/…`` and
+    ``xdp`` go to the device, those of ``tc`` to its ``hook``, unless they are only there to be
+    jumped to. The others are left alone, and told in ``open``.
 
     :raises NetbpfError: there is none to attach. Also raises what ``plumbing.attach`` raises.
     """
     if hook is not None and hook not in HOOKS:
         raise ValueError(f"no hook {hook}: it is {', '.join(HOOKS)}")
-    made = plumbing.Attachments()
+    made = plumbing.attach_all(obj)
     try:
-        for spec, where in _places(obj.spec, ifindex, hook):
-            if spec.name not in obj.programs or spec.type == uapi.BPF_PROG_TYPE_STRUCT_OPS:
-                continue
-            if where is None:
-                made.open[spec.name] = plumbing.left_open(spec) or "which hook"
-                continue
-            with uninterrupted():
-                made.add(plumbing.attach(spec, obj.programs[spec.name], **where))
-        for struct in obj.spec.maps:
-            ops = struct.struct_ops
-            if ops is not None and ops.link and struct.name in obj.maps:
-                with uninterrupted():
-                    made.add(plumbing.attach_struct_ops(struct, obj.maps[struct.name]))
+        if ifindex is not None:
+            for spec, own_hook in _of_device(obj.spec, hook):
+                if spec.name in obj.programs:
+                    with uninterrupted():
+                        program = obj.programs[spec.name]
+                        made.add(plumbing.attach(spec, program, ifindex=ifindex, hook=own_hook))
+                    made.open.pop(spec.name, None)
         if not made:
             wants = "; ".join(f"{name}: {what}" for name, what in made.open.items())
             raise NetbpfError(
@@ -53,21 +49,14 @@ def attach_all(obj: Object, ifindex: int | None, hook: str | None) -> plumbing.A
     return made
 
 
-def _places(
-    spec: ObjectSpec, ifindex: int | None, hook: str | None
-) -> Iterator[tuple[ProgramSpec, dict[str, object] | None]]:
-    # Each program with what is to be said of its place; None where that is not known.
+def _of_device(spec: ObjectSpec, hook: str | None) -> Iterator[tuple[ProgramSpec, str | None]]:
+    """The programs that go to a device, each with the hook that its section leaves open."""
     jumped_to = {name for m in spec.maps if m.inner is None for _, name in m.slots}
     for program in spec.programs:
         kind = program.expected_attach_type
-        if program.type == uapi.BPF_PROG_TYPE_SCHED_CLS:
-            if ifindex is None or program.name in jumped_to or not (kind or hook):
-                yield program, None
-            else:
-                yield program, {"ifindex": ifindex, "hook": None if kind else hook}
-        elif program.type == uapi.BPF_PROG_TYPE_XDP:
-            entry = kind in (uapi.BPF_XDP_DEVMAP, uapi.BPF_XDP_CPUMAP)
-            known = ifindex is not None and not entry and program.name not in jumped_to
-            yield program, {"ifindex": ifindex} if known else None
-        else:
-            yield program, {} if plumbing.left_open(program) is None else None
+        if program.name in jumped_to or kind in _OF_AN_ENTRY:
+            continue
+        if program.type == uapi.BPF_PROG_TYPE_SCHED_CLS and (kind or hook):
+            yield program, None if kind else hook
+        if program.type == uapi.BPF_PROG_TYPE_XDP:
+            yield program, None

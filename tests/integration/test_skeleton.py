@@ -370,3 +370,24 @@ def test_skeletons_of_other_objects_load(source: str) -> None:
         skel.load()
         for name in skel.object.programs:
             assert getattr(skel.progs, name).id == skel.object.programs[name].id
+
+
+def test_what_needs_no_device_goes_where_its_section_says() -> None:
+    source = """
+    __u64 calls;
+    SEC("raw_tp/sys_enter") int entered(void *ctx) { calls++; return 0; }
+    SEC("tc") int idle(struct __sk_buff *skb) { return 0; }
+    char _license[] SEC("license") = "GPL";
+    """
+    found: Any = made(build(source, name="self"))
+    with found.open() as skel:
+        skel.load()
+        attached = skel.attach()
+        assert (set(attached), set(attached.open)) == ({"entered"}, {"idle"})
+        os.stat("/")
+        assert skel.bss.calls > 0
+        skel.close()
+        with pytest.raises(ValueError, match="not loaded"):
+            skel.attach()
+        skel.load()
+        assert skel.attach()["entered"].link in skel.links
