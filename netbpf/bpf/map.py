@@ -172,11 +172,15 @@ def create(
     btf_fd: int = 0,
     btf_key_type_id: int = 0,
     btf_value_type_id: int = 0,
+    btf_vmlinux_value_type_id: int = 0,
+    value_type_btf_fd: int = 0,
     map_extra: int = 0,
     numa_node: int = 0,
 ) -> Map:
     """Create a map; sizes in bytes.
 
+    :param btf_vmlinux_value_type_id: a type of the kernel's, or of the module whose types
+        ``value_type_btf_fd`` is a descriptor of.
     :raises BpfError: the kernel refused.
     """
     attr = uapi.MapCreateAttr(
@@ -190,8 +194,12 @@ def create(
         btf_fd=btf_fd,
         btf_key_type_id=btf_key_type_id,
         btf_value_type_id=btf_value_type_id,
+        btf_vmlinux_value_type_id=btf_vmlinux_value_type_id,
         map_extra=map_extra,
     )
+    if value_type_btf_fd:
+        attr.value_type_btf_obj_fd = value_type_btf_fd
+        attr.map_flags |= uapi.BPF_F_VTYPE_BTF_OBJ_FD
     attr.map_name = syscall.object_name(name)
     try:
         return Map(FD(syscall.map_create(attr)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from netbpf.bpf import syscall, uapi, verifier_log
@@ -158,12 +159,17 @@ def load(
     line_info_rec_size: int = 0,
     attach_btf_id: int = 0,
     attach_fd: int = 0,
+    attach_btf_fd: int = 0,
+    fd_array: Sequence[int] = (),
     kern_version: int = 0,
     log_level: int = 0,
 ) -> Program:
     """Load one program: first without a log, and again with one only when it was refused.
 
     :param insns: the instructions in native byte order, 8 bytes each.
+    :param attach_fd: the program that ``attach_btf_id`` is a function of; ``attach_btf_fd``: the
+        module's types that it is one of, 0 for the kernel's.
+    :param fd_array: descriptors that instructions refer to by their place.
     :raises VerifierError: with the whole log; its message holds the last meaningful lines.
     :raises BpfError: refused before the verifier looked.
     """
@@ -176,6 +182,7 @@ def load(
         "func_info": ctypes.create_string_buffer(func_info, len(func_info)),
         "line_info": ctypes.create_string_buffer(line_info, len(line_info)),
     }
+    descriptors = (ctypes.c_int * len(fd_array))(*fd_array)
     attr = uapi.ProgLoadAttr(
         prog_type=prog_type,
         insn_cnt=len(insns) // 8,
@@ -190,6 +197,10 @@ def load(
     attr.license = ctypes.addressof(pieces["license"])
     if attach_fd:
         attr.attach_prog_fd = attach_fd
+    elif attach_btf_fd:
+        attr.attach_btf_obj_fd = attach_btf_fd
+    if fd_array:
+        attr.fd_array = ctypes.addressof(descriptors)
     if func_info:
         attr.func_info = ctypes.addressof(pieces["func_info"])
         attr.func_info_rec_size = func_info_rec_size

@@ -1,23 +1,12 @@
-"""Which programs of an object are loaded, and which of them netbpf cannot load yet."""
+"""Which programs of an object are loaded, and which of them nobody could load."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from netbpf.bpf import macros, uapi
 from netbpf.elf.spec import MapSpec, ObjectSpec, ProgramSpec
 from netbpf.errors import ObjectFileError
 from netbpf.loader import relocate
-
-# Types of programs whose target in the kernel is given by its BTF id.
-_NEED_TARGET = frozenset(
-    {
-        uapi.BPF_PROG_TYPE_TRACING,
-        uapi.BPF_PROG_TYPE_LSM,
-        uapi.BPF_PROG_TYPE_EXT,
-        uapi.BPF_PROG_TYPE_STRUCT_OPS,
-    }
-)
 
 
 def programs(
@@ -27,8 +16,9 @@ def programs(
 
     :raises ObjectFileError: there is none.
     """
+    made = [m for m in maps.values() if m.struct_ops is not None]
     if not only:
-        chosen = [p for p in spec.programs if p.autoload]
+        chosen = [p for p in spec.programs if _loads(p, made)]
         if not chosen:
             raise ObjectFileError(spec.path, "no programs to load")
         return chosen
@@ -38,6 +28,12 @@ def programs(
     pending = list(wanted)
     while pending:
         program = spec.program(pending.pop())
+        for struct in made:
+            others = _members(struct)
+            if program.name in others:
+                # A struct is made whole.
+                pending += others - wanted
+                wanted |= others
         for function in relocate.functions(spec, program):
             for relocation in function.relocations:
                 if relocation.kind != "map" or relocation.target not in jumps:
@@ -49,41 +45,36 @@ def programs(
     return [p for p in spec.programs if p.name in wanted]
 
 
-def check(spec: ObjectSpec, program: ProgramSpec) -> None:
-    """Refuse by name what netbpf cannot do yet, before anything is made.
+def _loads(program: ProgramSpec, made: Collection[MapSpec]) -> bool:
+    # A program that a struct is made of goes with it, whatever its own section's name says.
+    uses = [struct for struct in made if program.name in _members(struct)]
+    return any(struct.autocreate for struct in uses) if uses else program.autoload
 
-    :raises ObjectFileError: the program wants such a thing.
+
+def structs(maps: Collection[MapSpec], chosen: Collection[str]) -> list[MapSpec]:
+    """The structs made of programs that are to be made with the programs called ``chosen``.
+
+    That is those all of whose programs are; one with a ``?`` only where no other wants them.
     """
-    path = spec.path
-    if spec.not_yet:
-        raise ObjectFileError(
-            path, "sections of this kind cannot be loaded yet", section=spec.not_yet[0]
-        )
+    found = [m for m in maps if m.struct_ops is not None and _members(m) <= set(chosen)]
+    others = {name for m in found if m.autocreate for name in _members(m)}
+    return [m for m in found if m.autocreate or not _members(m) <= others]
+
+
+def _members(struct: MapSpec) -> set[str]:
+    assert struct.struct_ops is not None
+    return {program for _, _, program in struct.struct_ops.programs}
+
+
+def check(spec: ObjectSpec, program: ProgramSpec) -> None:
+    """Refuse a program that has no type, before anything is made.
+
+    :raises ObjectFileError: it has none.
+    """
     if not program.type:
         raise ObjectFileError(
-            path,
+            spec.path,
             f"program {program.name}: its section's name says no program type",
             section=program.section,
             hint='write SEC("tc") or another name that libbpf knows',
         )
-    if program.type in _NEED_TARGET:
-        raise ObjectFileError(
-            path,
-            f"program {program.name}: programs of type {program.type_name} are not loaded yet",
-            section=program.section,
-        )
-    externs = {e.name: e for e in spec.externs}
-    for function in relocate.functions(spec, program):
-        for relocation in function.relocations:
-            if relocation.kind != "extern":
-                continue
-            extern = externs[relocation.target]
-            is_load = function.insns[relocation.offset] == macros.BPF_LD_IMM64
-            if not extern.weak or not is_load or extern.section != ".ksyms":
-                what = "kernel configuration" if extern.section == ".kconfig" else "the kernel"
-                raise ObjectFileError(
-                    path,
-                    f"program {program.name}: {extern.name} is to come from {what}, which is "
-                    "not there yet",
-                    section=extern.section or None,
-                )

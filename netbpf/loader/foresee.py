@@ -43,5 +43,6 @@ def foresee(obj: Object, *, btf: str | os.PathLike[str] | None = None) -> Forese
     with obj._own_errors():
         for program in found.programs:
             choose.check(obj.spec, program)
+        obj._look_up(found.programs, {})
         obj._fit(found.programs, btf)
     return found

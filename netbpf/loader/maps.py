@@ -11,6 +11,7 @@ from dataclasses import replace
 from netbpf.bpf import map as bpf_map
 from netbpf.bpf import uapi
 from netbpf.bpf.map import Map
+from netbpf.elf.externs import KCONFIG
 from netbpf.elf.spec import MapSpec
 from netbpf.errors import BpfError, ConflictError
 
@@ -116,8 +117,13 @@ def check_reuse(spec: MapSpec, found: Map) -> None:
 def fill(found: Map, spec: MapSpec, contents: bytes) -> None:
     """Give a data section's map its initial value, and freeze it when it is read-only."""
     found.update(bytes(4), contents)
-    if spec.read_only:
+    if constant(spec):
         found.freeze()
+
+
+def constant(spec: MapSpec) -> bool:
+    """Whether nobody writes it once it is loaded: constants, and values of the configuration."""
+    return spec.read_only or spec.section == KCONFIG
 
 
 def read(found: Map, spec: MapSpec) -> bytes:

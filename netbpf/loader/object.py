@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -18,11 +18,12 @@ from netbpf.bpf.prog import Program
 from netbpf.btf import types as t
 from netbpf.btf.errors import BtfFormatError
 from netbpf.btf.values import Values, split
+from netbpf.elf.externs import KCONFIG
 from netbpf.elf.object import open_object
 from netbpf.elf.spec import MapSpec, ObjectSpec, ProgramSpec
 from netbpf.errors import NetbpfError, NotFoundError, ObjectFileError, VerifierError
 from netbpf.loader import btf as kernel_btf
-from netbpf.loader import choose, core, kernel_types, maps, programs, relocate
+from netbpf.loader import choose, core, kernel_types, maps, programs, relocate, wanted
 
 # libbpf's default for maps that are pinned by name.
 PIN_ROOT = "/sys/fs/bpf"
@@ -48,7 +49,10 @@ class Object:
         self._contents = {
             m.name: bytearray(m.contents) for m in spec.maps if m.contents is not None
         }
+        # Values of the configuration that were set by hand.
+        self._given: set[str] = set()
         self._reused: dict[str, Map] = {}
+        self._values: dict[str, bytes] = {}
         self._programs: dict[str, Program] = {}
         self._maps: dict[str, Map] = {}
         self._loaded = False
@@ -73,7 +77,8 @@ class Object:
         """Set a global variable, or ``member.of.it`` or ``element[3]``.
 
         Before loading every variable can be set, constants too; afterwards those that programs
-        can write. Text stands for numbers, enumerators and booleans as well.
+        can write. Text stands for numbers, enumerators and booleans as well. A value of the
+        kernel's configuration that is set is not asked of the kernel.
 
         :raises NotFoundError: there is no such variable.
         :raises ValueError: no such member, or the value does not fit. :raises TypeError: it is of
@@ -81,8 +86,10 @@ class Object:
         """
         with self._own_errors():
             spec, type_id, offset, values = self._find(name)
-            if self._loaded and spec.read_only:
+            if self._loaded and maps.constant(spec):
                 raise ValueError(f"{name} is constant once the object is loaded")
+            if spec.section == KCONFIG:
+                self._given.add(split(name)[0])
             contents = bytearray(self.read_data(spec.name))
             values.write(contents, offset, type_id, value, name)
             end = offset + values.size(type_id)
@@ -118,9 +125,18 @@ class Object:
         if not self._loaded:
             self._contents[name][offset : offset + len(data)] = data
             return
-        if spec.read_only:
+        if maps.constant(spec):
             raise ValueError(f"{name} is constant once the object is loaded")
         maps.write(self._maps[name], spec, offset, data)
+
+    def struct_value(self, name: str) -> bytes:
+        """What the map of a struct made of programs holds, with its programs in it.
+
+        The map of one in ``.struct_ops`` is empty: it is registered when it gets its value.
+
+        :raises KeyError: there is no such map, or the object is not loaded.
+        """
+        return self._values[name]
 
     def variables(self) -> dict[str, str]:
         """The global variables and the section that each lies in."""
@@ -155,6 +171,7 @@ class Object:
         only: Collection[str] = (),
         log_level: int = 0,
         btf: str | os.PathLike[str] | None = None,
+        attach_to: Mapping[str, Program] = MappingProxyType({}),
     ) -> None:
         """Create the maps and load the programs; after a failure nothing is left of it.
 
@@ -162,9 +179,11 @@ class Object:
             file; without it all but those with a ``?`` before their section's name.
         :param log_level: of the verifier, where a program is refused.
         :param btf: a file with the kernel's types, BTF or ELF, in place of those that the running
-            kernel tells.
+            kernel tells. What is no relocation is looked up in the running kernel all the same.
+        :param attach_to: loaded programs, by the name of the program of this object that is to
+            be attached to one of their functions (freplace, fentry, fexit); they stay the caller's.
         :raises NotSupportedError: the kernel does not tell its types, and the file wants them.
-        :raises ObjectFileError: the file wants what is not there, or what netbpf cannot do yet.
+        :raises ObjectFileError: the file wants what this kernel has not; it is named.
         :raises VerifierError: a program was refused. :raises BpfError: the kernel refused.
         """
         self._before_load("load")
@@ -173,6 +192,8 @@ class Object:
             chosen = choose.programs(self.spec, only, self._specs)
             for program in chosen:
                 choose.check(self.spec, program)
+            found = self._look_up(chosen, attach_to)
+            chosen = [program for program in chosen if program.name not in found.dropped()]
             fitted = self._fit(chosen, btf)
             # Whatever fails below closes what was made above it, last first.
             undo.callback(self._unload)
@@ -180,10 +201,11 @@ class Object:
             if own is not None:
                 self._stack.enter_context(own)
             btf_fd = own.fileno() if own is not None else 0
-            self._create_maps(btf_fd)
+            opened = wanted.Open(self.spec, found, self._stack)
+            self._create_maps(btf_fd, found, opened)
             for program in chosen:
-                self._load_program(program, fitted, btf_fd, log_level)
-            self._fill_slots()
+                self._load_program(program, fitted, opened, btf_fd, log_level)
+            self._fill_slots(found)
             self._loaded = True
             undo.pop_all()
 
@@ -218,6 +240,7 @@ class Object:
 
     def _unload(self) -> None:
         self._loaded = False
+        self._values.clear()
         self._programs.clear()
         self._maps.clear()
         self._stack.close()
@@ -273,6 +296,13 @@ class Object:
         inner, at = values.step(type_id, steps, name)
         return spec, inner, offset + at, values
 
+    def _look_up(
+        self, chosen: Sequence[ProgramSpec], attach_to: Mapping[str, Program]
+    ) -> wanted.Wanted:
+        return wanted.look_up(
+            self.spec, chosen, self._specs, self._contents, self._given, attach_to
+        )
+
     def _fit(
         self, chosen: Collection[ProgramSpec], path: str | os.PathLike[str] | None
     ) -> core.Fitted:
@@ -283,8 +313,12 @@ class Object:
         types = kernel_types.running if path is None else partial(kernel_types.read, path)
         return core.fit(self.spec, functions, types)
 
-    def _create_maps(self, btf_fd: int) -> None:
+    def _create_maps(self, btf_fd: int, found: wanted.Wanted, opened: wanted.Open) -> None:
         for name, spec in self._specs.items():
+            if spec.struct_ops is not None:
+                if name in found.structs:
+                    self._maps[name] = self._stack.enter_context(opened.create_struct(spec, btf_fd))
+                continue
             if name in self._reused:
                 made = self._stack.enter_context(Map.from_fd(self._reused[name].fileno()))
             elif spec.pinned_by_name:
@@ -316,15 +350,29 @@ class Object:
         return found
 
     def _load_program(
-        self, program: ProgramSpec, fitted: core.Fitted, btf_fd: int, log_level: int
+        self,
+        program: ProgramSpec,
+        fitted: core.Fitted,
+        opened: wanted.Open,
+        btf_fd: int,
+        log_level: int,
     ) -> None:
         fds = {name: found.fileno() for name, found in self._maps.items()}
         fds.update({s.section: fds[name] for name, s in self._specs.items() if s.section})
-        linked = relocate.link(self.spec, program, fds, fitted.insns)
+        linked = relocate.link(self.spec, program, fds, fitted.insns, opened.patches)
         try:
-            made = programs.load(self.spec, program, linked, btf_fd, log_level)
+            made = programs.load(
+                self.spec,
+                program,
+                linked,
+                btf_fd,
+                log_level,
+                attached=opened.attached(program.name),
+                fd_array=opened.fd_array,
+            )
         except VerifierError as error:
-            raise core.explained(error, linked.starts, fitted.missing) from error
+            told = core.explained(error, linked.starts, fitted.missing)
+            raise wanted.explained(told, self.spec) from error
         self._programs[program.name] = self._stack.enter_context(made)
         for name, spec in self._specs.items():
             if spec.read_only:
@@ -333,13 +381,18 @@ class Object:
                 with contextlib.suppress(OSError):
                     syscall.prog_bind_map(made.fileno(), self._maps[name].fileno())
 
-    def _fill_slots(self) -> None:
+    def _fill_slots(self, found: wanted.Wanted) -> None:
         map_fds = {name: found.fileno() for name, found in self._maps.items()}
         program_fds = {name: found.fileno() for name, found in self._programs.items()}
         for name, spec in self._specs.items():
             if spec.slots:
                 targets = map_fds if spec.inner is not None else program_fds
                 maps.fill_slots(self._maps[name], spec, targets)
+            elif spec.struct_ops is not None and name in found.structs:
+                self._values[name] = found.value(name, program_fds)
+                if spec.struct_ops.link:
+                    # Now it can be attached; without a link this would register it.
+                    self._maps[name].update(bytes(4), self._values[name])
 
 
 def open(path: str | os.PathLike[str]) -> Object:

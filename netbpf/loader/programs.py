@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 from netbpf.bpf import prog
 from netbpf.bpf.prog import Program
 from netbpf.elf.spec import ObjectSpec, ProgramSpec
@@ -9,12 +12,36 @@ from netbpf.loader import relocate
 from netbpf.loader.relocate import Linked
 
 
+class Attached(NamedTuple):
+    """What a program is attached to as the kernel wants it said when it is loaded.
+
+    ``btf_id`` is of the kernel's types, of those of a module (``btf_fd``) or of a program
+    (``prog_fd``). ``attach_type`` is that of the section's name unless it is a member's number.
+    """
+
+    btf_id: int = 0
+    btf_fd: int = 0
+    prog_fd: int = 0
+    attach_type: int | None = None
+
+
+NOTHING = Attached()
+
+
 def load(
-    spec: ObjectSpec, program: ProgramSpec, linked: Linked, btf_fd: int, log_level: int
+    spec: ObjectSpec,
+    program: ProgramSpec,
+    linked: Linked,
+    btf_fd: int,
+    log_level: int,
+    *,
+    attached: Attached = NOTHING,
+    fd_array: Sequence[int] = (),
 ) -> Program:
     """Load ``program`` as ``linked`` into the kernel.
 
     :param btf_fd: the object's BTF in the kernel, 0 for none.
+    :param fd_array: descriptors of modules' types, by the place that calls say.
     :raises VerifierError: it was refused. :raises BpfError: refused before the verifier looked.
     """
     described = bool(btf_fd and linked.func_info)
@@ -23,13 +50,19 @@ def load(
         linked.insns,
         license=spec.license,
         name=program.name,
-        expected_attach_type=program.expected_attach_type,
+        expected_attach_type=(
+            program.expected_attach_type if attached.attach_type is None else attached.attach_type
+        ),
         flags=program.flags,
         btf_fd=btf_fd if described else 0,
         func_info=linked.func_info if described else b"",
         func_info_rec_size=relocate.FUNC_INFO_SIZE if described else 0,
         line_info=linked.line_info if described else b"",
         line_info_rec_size=relocate.LINE_INFO_SIZE if described and linked.line_info else 0,
+        attach_btf_id=attached.btf_id,
+        attach_fd=attached.prog_fd,
+        attach_btf_fd=attached.btf_fd,
+        fd_array=fd_array,
         kern_version=spec.version,
         log_level=log_level,
     )

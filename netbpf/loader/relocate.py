@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from netbpf.bpf.macros import (
     BPF_INSN_SIZE,
+    BPF_LD_IMM64,
     BPF_PSEUDO_CALL,
     BPF_PSEUDO_FUNC,
     BPF_PSEUDO_MAP_FD,
@@ -16,6 +17,7 @@ from netbpf.bpf.macros import (
 from netbpf.elf.spec import Function, ObjectSpec, ProgramSpec, Relocation
 from netbpf.errors import ObjectFileError
 
+_Three = tuple[int, int, int]
 FUNC_INFO_SIZE = 8
 LINE_INFO_SIZE = 16
 # include/linux/bpf_verifier.h: BPF_MAX_SUBPROGS; the sum of all is bounded by the kernel's 1M.
@@ -74,12 +76,14 @@ def link(
     program: ProgramSpec,
     fds: Mapping[str, int],
     fitted: Mapping[tuple[int, int], bytes] | None = None,
+    externs: Mapping[str, tuple[_Three, _Three]] | None = None,
 ) -> Linked:
     """Put ``program`` together.
 
     :param fds: descriptors by what relocations name: a map, or a data section.
     :param fitted: the instructions of functions by their key, where they are others than in the
         file: CO-RE has been at work.
+    :param externs: what those get that are no values of the configuration (``externs.Patch``).
     :raises ObjectFileError: something it refers to is not there, or not supported yet.
     """
     parts = functions(spec, program)
@@ -93,7 +97,16 @@ def link(
     for part in parts:
         base = starts[part.key]
         for relocation in part.relocations:
-            _fill(spec, program, code, base + relocation.offset, relocation, starts, fds)
+            _fill(
+                spec,
+                program,
+                code,
+                base + relocation.offset,
+                relocation,
+                starts,
+                fds,
+                externs or {},
+            )
     return Linked(bytes(code), _func_info(parts, starts), _line_info(parts, starts), starts)
 
 
@@ -109,6 +122,7 @@ def _fill(
     relocation: Relocation,
     starts: Mapping[tuple[int, int], int],
     fds: Mapping[str, int],
+    externs: Mapping[str, tuple[_Three, _Three]],
 ) -> None:
     if relocation.kind in ("call", "function"):
         target = starts[relocation.section, relocation.value]
@@ -116,9 +130,7 @@ def _fill(
         pseudo = BPF_PSEUDO_CALL if relocation.kind == "call" else BPF_PSEUDO_FUNC
         _write(code, at, pseudo, distance)
     elif relocation.kind == "extern":
-        # A weak variable of the kernel that is not there has the address 0.
-        _write(code, at, 0, 0)
-        struct.pack_into("=i", code, at + 12, 0)
+        _fill_extern(spec, code, at, relocation.target, fds, externs)
     else:
         fd = fds.get(relocation.target)
         if fd is None:
@@ -132,6 +144,30 @@ def _fill(
         struct.pack_into("=i", code, at + 12, relocation.value)
 
 
+def _fill_extern(
+    spec: ObjectSpec,
+    code: bytearray,
+    at: int,
+    name: str,
+    fds: Mapping[str, int],
+    externs: Mapping[str, tuple[_Three, _Three]],
+) -> None:
+    if name not in externs:
+        (extern,) = (e for e in spec.externs if e.name == name)
+        _write(code, at, BPF_PSEUDO_MAP_VALUE, fds[extern.section])
+        struct.pack_into("=i", code, at + 12, extern.offset)
+        return
+    load, call = externs[name]
+    if code[at] == BPF_LD_IMM64:
+        source, low, high = load
+        _write(code, at, source, low)
+        struct.pack_into("=I", code, at + 12, high)
+    else:
+        source, number, place = call
+        _write(code, at, source, number)
+        struct.pack_into("=h", code, at + 2, place)
+
+
 def _write(code: bytearray, at: int, source: int, imm: int) -> None:
     # struct bpf_insn: dst_reg is the first half of the byte, whichever end that is.
     registers = code[at + 1]
@@ -140,7 +176,7 @@ def _write(code: bytearray, at: int, source: int, imm: int) -> None:
     else:
         registers = registers & 0xF0 | source
     code[at + 1] = registers
-    struct.pack_into("=i", code, at + 4, imm)
+    struct.pack_into("=I", code, at + 4, imm & 0xFFFFFFFF)
 
 
 def _func_info(parts: list[Function], starts: Mapping[tuple[int, int], int]) -> bytes:

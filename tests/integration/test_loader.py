@@ -156,7 +156,7 @@ def test_only_what_is_asked_for_and_what_it_jumps_to() -> None:
 
 def test_optional_programs_wait_to_be_asked() -> None:
     with loader.open(source("obj_optional")) as obj:
-        with pytest.raises(ObjectFileError, match="programs of type tracing are not loaded yet"):
+        with pytest.raises(ObjectFileError, match="program unclear"):
             obj.load()
         obj.load(only=["inward", "optional"])
         assert obj.programs["optional"].test_run(PACKET).retval == 2
@@ -231,23 +231,6 @@ def test_a_refused_program_leaves_nothing() -> None:
     assert not obj.programs
     gone = set(Program.ids()) - set(before[0])
     assert not gone, "programs are freed at once when their last descriptor closes"
-
-
-def test_what_is_not_there_yet_is_named() -> None:
-    extern = """
-    extern int LINUX_KERNEL_VERSION __kconfig;
-    extern void bpf_rcu_read_lock(void) __ksym;
-    SEC("tc") int version(struct __sk_buff *skb) { return LINUX_KERNEL_VERSION; }
-    SEC("tc") int locks(struct __sk_buff *skb) { bpf_rcu_read_lock(); return 0; }
-    char _license[] SEC("license") = "GPL";
-    """
-    with loader.open(build(extern, name="extern")) as obj:
-        with pytest.raises(
-            ObjectFileError, match="LINUX_KERNEL_VERSION is to come from kernel con"
-        ):
-            obj.load(only=["version"])
-        with pytest.raises(ObjectFileError, match="bpf_rcu_read_lock is to come from the kernel"):
-            obj.load(only=["locks"])
 
 
 def test_a_weak_address_of_nothing_is_zero() -> None:

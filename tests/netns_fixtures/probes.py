@@ -24,7 +24,7 @@ SINCE = {
 }
 """The release that brought each feature."""
 
-OPTIONAL = frozenset({"kprobe", "kprobe-multi", "lsm", "fmod_ret", "fentry"})
+OPTIONAL = frozenset({"kprobe", "kprobe-multi", "lsm", "fmod_ret", "fentry", "kallsyms-all"})
 """What any release may be built without; the lab's kernel is not."""
 
 
@@ -147,6 +147,8 @@ _PROBES: dict[str, Callable[[], bool | None]] = {
     "kprobe": lambda: Path("/sys/bus/event_source/devices/kprobe").exists(),
     "kprobe-multi": _kprobe_multi,
     "lsm": lambda: _decides("LSM", "LSM_MAC", "bpf_lsm_socket_create"),
+    # CONFIG_KALLSYMS_ALL: without it variables have types and no addresses.
+    "kallsyms-all": lambda: " runqueues\n" in Path("/proc/kallsyms").read_text(),
     "fentry": lambda: _decides("TRACING", "TRACE_FENTRY", "vfs_read"),
     "fmod_ret": lambda: _decides("TRACING", "MODIFY_RETURN", "security_socket_create"),
 }

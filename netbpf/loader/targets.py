@@ -1,0 +1,111 @@
+"""What programs are attached to by BTF id: functions, tracepoints, hooks and iterators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from netbpf.bpf import btf_object, uapi
+from netbpf.bpf.prog import Program
+from netbpf.btf import types as t
+from netbpf.elf.spec import ObjectSpec, ProgramSpec
+from netbpf.errors import NotFoundError, ObjectFileError
+from netbpf.loader import externs
+from netbpf.loader.kernel_types import KernelTypes
+
+# Which name in the kernel's types a target has: include/trace/bpf_probe.h, kernel/bpf/bpf_lsm.c,
+# include/linux/bpf.h (DEFINE_BPF_ITER_FUNC). All others have that of the function itself.
+_NAMES = {
+    uapi.BPF_TRACE_RAW_TP: ("btf_trace_", t.KIND_TYPEDEF, "tracepoint"),
+    uapi.BPF_LSM_MAC: ("bpf_lsm_", t.KIND_FUNC, "hook of security modules"),
+    uapi.BPF_LSM_CGROUP: ("bpf_lsm_", t.KIND_FUNC, "hook of security modules"),
+    uapi.BPF_TRACE_ITER: ("bpf_iter_", t.KIND_FUNC, "iterator"),
+}
+_FUNCTION = ("", t.KIND_FUNC, "function")
+
+
+class Target(NamedTuple):
+    """A target's id in the types of the kernel, of ``module``, or of ``program``."""
+
+    btf_id: int
+    module: str = ""
+    program: Program | None = None
+
+
+def find(
+    spec: ObjectSpec,
+    program: ProgramSpec,
+    types: Callable[[], KernelTypes],
+    attach_to: Mapping[str, Program],
+) -> Target | None:
+    """The target of a program, None where its type has none.
+
+    :param attach_to: programs by the name of the program that is to be attached to one of their
+        functions, in place of the kernel's.
+    :raises ObjectFileError: there is no such target, or nobody said which.
+    """
+    if not program.needs_target:
+        return None
+    entry = program.type, program.expected_attach_type
+    prefix, kind, what = _NAMES.get(entry[1], _FUNCTION)
+    if program.type == uapi.BPF_PROG_TYPE_EXT:
+        prefix, kind, what = _FUNCTION
+    name = program.extra
+    if not name:
+        raise _refused(
+            spec,
+            program,
+            f"the name of its section does not say which {what} it is for",
+            hint=f'write SEC("{program.section.removeprefix("?")}/NAME")',
+        )
+    other = attach_to.get(program.name)
+    if other is not None:
+        return Target(_in_program(spec, program, other), program=other)
+    if program.type == uapi.BPF_PROG_TYPE_EXT:
+        raise _refused(
+            spec,
+            program,
+            f"nobody said of which loaded program it replaces the function {name}",
+            hint=f'Object.load(attach_to={{"{program.name}": PROGRAM}})',
+        )
+    module, colon, rest = name.partition(":")
+    found = externs.search(
+        types(), prefix + (rest if colon else name), kind, module if colon else None
+    )
+    if found is None:
+        where = "this kernel" if colon == "" or module == "vmlinux" else f"module {module}"
+        raise _refused(
+            spec,
+            program,
+            f"{where} has no {what} {rest if colon else name}",
+            hint="programs can be attached to what its types tell of (netbpf btf dump)",
+        )
+    return Target(found[2], found[0])
+
+
+def _in_program(spec: ObjectSpec, program: ProgramSpec, other: Program) -> int:
+    info = other.info()
+    if not info.btf_id:
+        raise _refused(
+            spec,
+            program,
+            f"program {info.name} (id:{info.id}) was loaded without BTF that tells its functions",
+            hint="compile it with -g",
+        )
+    found = btf_object.read(info.btf_id).find(program.extra, t.KIND_FUNC)
+    if found is None:
+        raise NotFoundError(
+            "function",
+            program.extra,
+            where=f"in program {info.name} (id:{info.id}), which {program.name} is to be "
+            "attached to",
+        )
+    return found
+
+
+def _refused(
+    spec: ObjectSpec, program: ProgramSpec, reason: str, hint: str | None = None
+) -> ObjectFileError:
+    return ObjectFileError(
+        spec.path, f"program {program.name}: {reason}", section=program.section, hint=hint
+    )
