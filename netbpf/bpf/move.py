@@ -60,6 +60,18 @@ def landing(chain: Chain, entry: Entry, anchor: Anchor) -> int:
     return position - 1 if position > entry.position else position
 
 
+def plan(
+    chain: Chain, target: Target, anchor: Anchor, named_pin: str | None = None
+) -> tuple[Entry, int, list[str]]:
+    """What a move would take, where that would land, and the pins of its link; changes nothing.
+
+    :raises ValueError, NotFoundError, AmbiguousError, ConflictError: as `move` would.
+    """
+    entry = chain.find(target)
+    position = landing(chain, entry, anchor)
+    return entry, position, _own_pins(entry, named_pin) if entry.link_id else []
+
+
 def move(
     hooks: Hooks,
     ifindex: int,
@@ -99,9 +111,7 @@ def move_alone(
         if clear(hooks, chain):
             # The revision rose, for no reason that the caller has to hear of.
             chain, expected_revision = hooks.chain(ifindex, hook), None
-        entry = chain.find(target)
-        position = landing(chain, entry, anchor)
-        paths = _own_pins(entry, named_pin) if entry.link_id else []
+        entry, position, paths = plan(chain, target, anchor, named_pin)
         if position == entry.position:
             placed = Placed(ifindex, hook, position, chain.revision, entry.prog_id, entry.link_id)
             return Moved(placed, position, tuple(paths))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from netbpf.bpf.alone import alone
@@ -76,6 +76,16 @@ def plan(chain: Chain, targets: Sequence[Target]) -> tuple[Step, ...]:
         if entry not in stays:
             steps.append(Step(entry, wanted[place - 1].prog_id if place else None, place))
     return tuple(steps)
+
+
+def outcome(chain: Chain, steps: Sequence[Step]) -> Chain:
+    """``chain`` as it will stand once the steps of its `plan` are done; its revision is the old."""
+    moved = {step.position: step.entry for step in steps}
+    others = (entry for entry in chain.entries if entry not in moved.values())
+    entries = [moved.get(place) or next(others) for place in range(len(chain.entries))]
+    return replace(
+        chain, entries=tuple(replace(entry, position=place) for place, entry in enumerate(entries))
+    )
 
 
 def order(

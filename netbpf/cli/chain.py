@@ -17,10 +17,10 @@ from netbpf.cli.settings import settings
 from netbpf.errors import NotFoundError
 
 if TYPE_CHECKING:
-    from netbpf.bpf.anchor import Anchor
     from netbpf.bpf.chain import Chain, Entry
     from netbpf.bpf.mprog import Hooks, Placed
     from netbpf.bpf.prog import ProgramInfo
+    from netbpf.cli.keep import Keeper
 
 
 def devices(incomplete: str) -> list[str]:
@@ -139,7 +139,10 @@ def attach(
     expected = told.expected(ifindex, hook, expected_revision)
     if settings.dry_run:
         found = references.check(prog, variables or [], hooks.hook(hook), strict=strict)
-        _would_attach(hooks, ifindex, hook, found, anchor, expected)
+        keeper.prepare(mount=False)
+        chain = hooks.expected(ifindex, hook, "attach to", expected)
+        position = hooks.check_attach(chain, anchor, found[0])
+        _would_attach(device, chain, position, found, keeper)
         return
     with references.program(prog, variables or [], hooks.hook(hook), strict=strict) as program:
         keeper.prepare()
@@ -181,7 +184,8 @@ def detach(
     chain = hooks.expected(ifindex, hook, "detach from", expected)
     entry = chain.find(ref)
     if settings.dry_run:
-        document = {"dry_run": True, **entry_document("detached", device, chain, entry)}
+        going = remove_pins(entry.link_id, ref, dry_run=True) if entry.link_id else []
+        document = {"dry_run": True, **entry_document("detached", device, chain, entry, going)}
         emit(document, lambda: say(f"would detach {entry} from {device} {hook}"))
         return
     info = entry.program()
@@ -229,10 +233,18 @@ def update(
     expected = told.expected(ifindex, hook, expected_revision)
     if settings.dry_run:
         chain = hooks.expected(ifindex, hook, "update", expected)
-        number, _ = references.check(prog, variables or [], hooks.hook(hook), strict=strict)
+        number, name = references.check(prog, variables or [], hooks.hook(hook), strict=strict)
         entry = hooks.check_update(chain, ref, number, old=old)
-        document = {"dry_run": True, **entry_document("updated", device, chain, entry)}
-        emit(document, lambda: say(f"would put {prog} in the place of {entry}"))
+        pins = pins_of([entry.link_id] if entry.link_id else [])
+        document = entry_document("updated", device, chain, entry, pins.get(entry.link_id or 0, []))
+        document["updated"] |= {
+            "prog": {"id": number, "name": name},
+            "old_prog": {"id": entry.prog_id},
+        }
+        emit(
+            {"dry_run": True, **document},
+            lambda: say(f"would put {name} in the place of {entry} at position {entry.position}"),
+        )
         return
     with references.program(prog, variables or [], hooks.hook(hook), strict=strict) as program:
         info = program.info()
@@ -267,7 +279,9 @@ def placed_document(
     }
 
 
-def entry_document(word: str, device: str, chain: Chain, entry: Entry) -> Document:
+def entry_document(
+    word: str, device: str, chain: Chain, entry: Entry, pins: Iterable[str] = ()
+) -> Document:
     """The entry that a dry run would change."""
     return {
         word: {
@@ -277,7 +291,7 @@ def entry_document(word: str, device: str, chain: Chain, entry: Entry) -> Docume
             "position": entry.position,
             "revision": chain.revision,
             "prog": prog_document(entry.prog_id),
-            "link": link_document(entry.link_id),
+            "link": link_document(entry.link_id, pins),
         }
     }
 
@@ -296,31 +310,26 @@ def link_document(number: int | None, pins: Iterable[str] = ()) -> Document | No
 
 
 def _would_attach(
-    hooks: Hooks,
-    ifindex: int,
-    hook: str,
-    prog: tuple[int | None, str],
-    anchor: Anchor,
-    expected: Chain | int | None,
+    device: str, chain: Chain, position: int, prog: tuple[int | None, str], keeper: Keeper
 ) -> None:
-    (number, name), chain = prog, hooks.expected(ifindex, hook, "attach to", expected)
-    position = hooks.check_attach(chain, anchor, number)
-    device = socket.if_indextoname(ifindex)
+    number, name = prog
     document: Document = {
         "dry_run": True,
         "attached": {
             "device": device,
-            "ifindex": ifindex,
-            "hook": hook,
+            "ifindex": chain.ifindex,
+            "hook": chain.hook,
             "position": position,
             "revision": chain.revision,
             "prog": {"id": number, "name": name},
-            "link": None,
+            "link": {"id": None, "pins": keeper.pins} if keeper.by_link else None,
         },
     }
     emit(
         document,
-        lambda: say(f"would attach {name} to {device} {hook} at position {position}"),
+        lambda: say(
+            f"would attach {name} to {device} {chain.hook} at position {position} {keeper.words}"
+        ),
     )
 
 

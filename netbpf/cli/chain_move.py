@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,11 +22,12 @@ from netbpf.cli.chain import (
     link_document,
     prog_document,
 )
+from netbpf.cli.chain_view import pins_of
 from netbpf.cli.output import Document, emit, say
 from netbpf.cli.settings import settings
 
 if TYPE_CHECKING:
-    from netbpf.bpf.chain import Chain
+    from netbpf.bpf.chain import Chain, Entry
     from netbpf.bpf.move import Moved
     from netbpf.bpf.order import Step
 
@@ -55,25 +58,25 @@ def move(
         raise ValueError("where to? one of --before, --after, --first and --last is needed")
     hooks, ifindex = hooks_of(ctx), ifindex_of(device)
     expected = told.expected(ifindex, hook, expected_revision)
+    named = Ref.parse(ref)
+    named_pin = named.value if named.kind == "pin" else None
     if settings.dry_run:
         chain = hooks.expected(ifindex, hook, "move at", expected)
-        entry = chain.find(ref)
-        position = moving.landing(chain, entry, anchor)
-        document = entry_document("moved", device, chain, entry)
+        entry, position, pins = moving.plan(chain, ref, anchor, named_pin)
+        document = entry_document("moved", device, chain, entry, pins)
         document["moved"] |= {"old_position": entry.position, "position": position}
         emit(
             {"dry_run": True, **document},
             lambda: say(f"would move {entry} from position {entry.position} to {position}"),
         )
         return
-    named = Ref.parse(ref)
     moved = moving.move(
         hooks,
         ifindex,
         hook,
         ref,
         anchor,
-        named_pin=named.value if named.kind == "pin" else None,
+        named_pin=named_pin,
         expected_revision=expected,
     )
     told.now(hooks, ifindex, hook)
@@ -112,12 +115,12 @@ def order(
     if settings.dry_run:
         chain = hooks.expected(ifindex, hook, "order", expected)
         steps = ordering.plan(chain, refs)
-        document = _order_document(device, chain, [_step_document(step) for step in steps])
+        document = _order_document(device, ordering.outcome(chain, steps), steps=steps)
         emit({"dry_run": True, **document}, lambda: _say_steps(device, hook, steps))
         return
     done = ordering.order(hooks, ifindex, hook, refs, expected_revision=expected)
     told.now(hooks, ifindex, hook)
-    document = _order_document(device, done.chain, [_moved_document(each) for each in done.moves])
+    document = _order_document(device, done.chain, moves=done.moves)
 
     def words() -> None:
         for each in done.moves:
@@ -138,32 +141,36 @@ def _moved_document(moved: Moved) -> Document:
     }
 
 
-def _step_document(step: Step) -> Document:
+def _step_document(step: Step, pins: Mapping[int, list[str]]) -> Document:
     return {
-        "position": step.position,
         "old_position": step.entry.position,
-        "prog": prog_document(step.entry.prog_id),
-        "link": link_document(step.entry.link_id),
+        **_entry(replace(step.entry, position=step.position), pins),
     }
 
 
-def _order_document(device: str, chain: Chain, moves: list[Document]) -> Document:
+def _order_document(
+    device: str, chain: Chain, *, moves: Sequence[Moved] = (), steps: Sequence[Step] = ()
+) -> Document:
+    """``chain`` as it is afterwards, and what was moved, or would be by ``steps``."""
+    pins = pins_of([entry.link_id for entry in chain.entries if entry.link_id])
+    done = [_moved_document(each) for each in moves]
     return {
         "ordered": {
             "device": device,
             "ifindex": chain.ifindex,
             "hook": chain.hook,
             "revision": chain.revision,
-            "moves": moves,
-            "entries": [
-                {
-                    "position": entry.position,
-                    "prog": prog_document(entry.prog_id),
-                    "link": link_document(entry.link_id),
-                }
-                for entry in chain.entries
-            ],
+            "moves": done + [_step_document(step, pins) for step in steps],
+            "entries": [_entry(entry, pins) for entry in chain.entries],
         }
+    }
+
+
+def _entry(entry: Entry, pins: Mapping[int, list[str]]) -> Document:
+    return {
+        "position": entry.position,
+        "prog": prog_document(entry.prog_id),
+        "link": link_document(entry.link_id, pins.get(entry.link_id or 0, ())),
     }
 
 
@@ -175,7 +182,7 @@ def _say_moved(device: str, hook: str, moved: Moved) -> None:
     )
 
 
-def _say_steps(device: str, hook: str, steps: tuple[Step, ...]) -> None:
+def _say_steps(device: str, hook: str, steps: Sequence[Step]) -> None:
     for step in steps:
         say(f"would move {step.entry} from position {step.entry.position} to {step.position}")
     if not steps:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from netbpf.bpf import pin as pins
-from netbpf.bpf.bpffs import MOUNT, BpfFs, lasting, reach
+from netbpf.bpf.bpffs import FOLDER, MOUNT, BpfFs, lasting, reach
 from netbpf.bpf.link import Link
 from netbpf.cli import interrupts
 from netbpf.cli.output import note
@@ -53,16 +53,40 @@ class Keeper:
         """Whether a link is made at all."""
         return self.how != "none"
 
-    def prepare(self) -> None:
-        """Find or make the bpffs, before anything is attached that it would have to keep."""
+    def prepare(self, *, mount: bool = True) -> None:
+        """Find or make the bpffs, before anything is attached that it would have to keep.
+
+        :param mount: False only looks: for a dry run.
+        :raises NetbpfError: the pin could not be made, or would not stay.
+        """
         if self.how == "own":
-            self.fs = lasting()
+            self.fs = lasting(mount=mount)
         elif self.how == "path":
-            path, self.fs = settle(self.path)
-            self.path = pins.check(path)
-        if self.how == "own" and self.fs is not None:
-            pins.check_writable(self.fs.path)
-        tell(self.fs)
+            self.path, self.fs = settle(self.path, mount=mount)
+        # On a bpffs that is not mounted yet there is nothing that could stand in the way.
+        if mount or self.fs is None or not self.fs.mounted:
+            if self.how == "path":
+                self.path = pins.check(self.path)
+            elif self.fs is not None:
+                pins.check_writable(self.fs.path)
+        tell(self.fs, mount=mount)
+
+    @property
+    def pins(self) -> list[str]:
+        """The pins that a dry run can tell: netbpf's own has the link's id in its name."""
+        return [shown(self.path, self.fs)] if self.how == "path" else []
+
+    @property
+    def words(self) -> str:
+        """How the program would be attached and kept, for a dry run."""
+        match self.how:
+            case "own":
+                return f"by a link, pinned below {MOUNT}/{FOLDER}"
+            case "path":
+                return f"by a link, pinned at {self.pins[0]}"
+            case "hold":
+                return "by a link that this command holds"
+        return "without a link"
 
     @contextmanager
     def keep(
@@ -118,24 +142,28 @@ def shown(path: str, fs: BpfFs | None) -> str:
     return path
 
 
-def tell(fs: BpfFs | None) -> None:
-    """Note what is special about the bpffs."""
+def tell(fs: BpfFs | None, *, mount: bool = True) -> None:
+    """Note what is special about the bpffs; ``mount``: as for ``settle``."""
     if fs is not None and fs.mounted:
-        note(f"mounted a bpffs on {MOUNT}")
+        note(f"{'mounted' if mount else 'would mount'} a bpffs on {MOUNT}")
     if fs is not None and fs.holder is not None:
         note(f"this bpffs goes when process {fs.holder} ends: it has its own mounts")
 
 
-def remove_pins(link_id: int, ref: str) -> list[str]:
-    """Remove netbpf's own pins of a link, and the one that ``ref`` names; those removed."""
+def remove_pins(link_id: int, ref: str, *, dry_run: bool = False) -> list[str]:
+    """Remove netbpf's own pins of a link, and the one that ``ref`` names; those removed.
+
+    :param dry_run: remove none, tell those that would be.
+    """
     from netbpf.bpf.ref import Ref
 
     named = Ref.parse(ref)
     removed = []
     for path in pins.link_pins([link_id])[link_id]:
         if pins.is_own(path) or (named.kind == "pin" and named.value == path):
-            pins.remove(reach(path))
+            if not dry_run:
+                pins.remove(reach(path))
             removed.append(path)
         else:
-            note(f"{path} still pins the link, which is defunct now")
+            note(f"{path} still pins the link, which is defunct {'then' if dry_run else 'now'}")
     return removed

@@ -65,13 +65,15 @@ def pin(link: Id, path: Annotated[str, typer.Argument(metavar="PATH")]) -> None:
     """Give a link a name on a bpffs, which keeps it."""
     from netbpf.bpf import pin as pins
 
+    if not path:
+        raise ValueError("a pin needs a path, this one is empty")
     with open_link(link) as found:
         number, path = found.id, pins.check(path)
         if not settings.dry_run:
             found.pin(path)
         word = "would pin" if settings.dry_run else "pinned"
         emit(
-            {"dry_run": settings.dry_run, "pinned": {"id": number, "pin": path}},
+            {**_dry(), "pinned": {"id": number, "pin": path}},
             lambda: say(f"{word} link:{number} at {path}"),
         )
 
@@ -109,8 +111,11 @@ def unpin(
             "ended": ended,
         }
     }
-    dry = {"dry_run": True} if settings.dry_run else {}
-    emit({**dry, **document}, lambda: _say_unpinned(document["unpinned"]))
+    emit({**_dry(), **document}, lambda: _say_unpinned(document["unpinned"]))
+
+
+def _dry() -> Document:
+    return {"dry_run": True} if settings.dry_run else {}
 
 
 def _say_unpinned(done: Document) -> None:
@@ -142,18 +147,18 @@ def detach(link: Id) -> None:
     from netbpf.cli.keep import remove_pins
 
     with open_link(link) as found:
-        info, removed = found.info(), []
+        info = found.info()
         number = info.id
+        # Killed in between, the link ends by itself; the other way round a pin would stay.
+        removed = remove_pins(number, f"link:{number}", dry_run=settings.dry_run)
         if not settings.dry_run:
-            # Killed in between, the link ends by itself; the other way round a pin would stay.
-            removed = remove_pins(number, f"link:{number}")
             found.detach()
         word = "would detach" if settings.dry_run else "detached"
         if info.defunct:
             word = "nothing to detach, it is defunct already:"
         emit(
             {
-                "dry_run": settings.dry_run,
+                **_dry(),
                 "detached": {"id": number, "pins": removed, "was_defunct": info.defunct},
             },
             lambda: say(f"{word} link:{number}"),
@@ -183,7 +188,8 @@ def _document(
         "type": info.type_name,
         "prog_id": info.prog_id,
         "device": place[1],
-        "ifindex": info.ifindex,
+        # Of a defunct link the kernel tells 0.
+        "ifindex": info.ifindex or None,
         "netns": (place[0] or (settings.netns if place[1] else None)) or _netns_of(info),
         "hook": info.hook,
         "defunct": info.defunct,

@@ -36,6 +36,8 @@ def migrate(
     ifindex = ifindex_of(device)
     if settings.dry_run:
         done = migrating.plan(ifindex, hooks, back=back)
+        if not back and any(each.moves for each in done):
+            _bpffs(mount=False)
     else:
         act = migrating.back if back else migrating.migrate
         done = act(ifindex, hooks, bpffs=_bpffs)
@@ -45,12 +47,12 @@ def migrate(
     emit(document, lambda: _say(device, done))
 
 
-def _bpffs() -> BpfFs:
-    """Where attach pins, with the same words."""
+def _bpffs(*, mount: bool = True) -> BpfFs:
+    """Where attach pins, with the same words; ``mount``: False only looks."""
     from netbpf.cli.keep import Keeper
 
     keeper = Keeper("own")
-    keeper.prepare()
+    keeper.prepare(mount=mount)
     assert keeper.fs is not None
     return keeper.fs
 
