@@ -88,13 +88,17 @@ def _pin(obj: Object, folder: str, made: Attachments | None) -> Pins:
     links = {}
     for name, each in (made or {}).items():
         if each.link is None:
-            raise NetbpfError(
-                f"{name} is attached without a link, which no pin can keep",
-                hint="load it without --autoattach, or in a process that stays",
-                code="no_link",
-            )
+            raise _unkeepable(name)
         links[name] = each.link
     return pinning.pin_all(obj, folder, links)
+
+
+def _unkeepable(name: str) -> NetbpfError:
+    return NetbpfError(
+        f"{name} is attached without a link, which no pin can keep",
+        hint="load it without --autoattach, or in a process that stays",
+        code="no_link",
+    )
 
 
 @contextmanager
@@ -137,6 +141,9 @@ def _plan(found: Foreseen, folder: str | None, autoattach: bool) -> tuple[Pins |
         return None, auto
     from netbpf.loader import pinning
 
+    for each in auto.structs if auto else ():
+        if each.struct_ops is not None and not each.struct_ops.link:
+            raise _unkeepable(each.name)
     maps, programs = [m.name for m in found.maps], [p.name for p in found.programs]
     links = auto.names if auto else ()
     return pinning.plan(folder, maps, programs, links, shared=found.shared), auto
@@ -148,6 +155,7 @@ def _would_load(obj: Object, pin: str | None, btf: str | None, autoattach: bool)
 
     found = foresee(obj, btf=btf)
     folder, fs = (None, None) if pin is None else _folder(pin, mount=False)
+    keep.tell(fs, mount=False)
     # On a bpffs that is not mounted yet there is nothing that could stand in the way.
     pins, auto = _plan(found, None if fs is not None and fs.mounted else folder, autoattach)
     at = _Shown(pins, fs)

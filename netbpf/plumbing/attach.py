@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from netbpf.bpf import link_create, uapi
+from netbpf.bpf import kobject, link_create, uapi
 from netbpf.bpf.fd import FD
 from netbpf.bpf.link import Link
 from netbpf.bpf.map import Map
 from netbpf.bpf.prog import Program
 from netbpf.closing import Closing
 from netbpf.elf.spec import MapSpec, ProgramSpec
-from netbpf.errors import BpfError, NetbpfError
+from netbpf.errors import NetbpfError
 from netbpf.interrupts import held as uninterrupted
 from netbpf.loader.object import Object
 from netbpf.plumbing import attach_net as net
@@ -127,30 +128,29 @@ def attach(spec: ProgramSpec, program: Program, **where: Any) -> Attachment:
     return made
 
 
-def attach_struct_ops(spec: MapSpec, found: Map) -> Attachment:
+def attach_struct_ops(spec: MapSpec, found: Map, value: bytes = b"") -> Attachment:
     """Register the kernel's struct that a map of type struct_ops holds.
 
-    :raises BpfError: the kernel refused. :raises NetbpfError: it is registered without a link.
+    :param value: what the map is to hold; for a struct in ``.struct_ops``, which is registered by
+        that, without a link. One in ``.struct_ops.link`` holds it already.
+    :raises BpfError: the kernel refused.
     """
-    kind = _check_struct_ops(spec)
-    try:
-        return Attachment(spec.name, Link(FD(link_create.struct_ops(found.fileno()))))
-    except OSError as error:
-        number = error.errno or 0
-        raise BpfError(f"register {spec.name} ({kind})", number) from error
-
-
-def _check_struct_ops(spec: MapSpec) -> str:
-    """The name of the kernel's struct."""
     if spec.struct_ops is None:
         raise ValueError(f"map {spec.name} is of type {spec.type_name}, not struct_ops")
     if not spec.struct_ops.link:
-        raise NetbpfError(
-            f"map {spec.name} (section {spec.struct_ops.section}) is registered without a link",
-            hint='SEC(".struct_ops.link") makes one that netbpf can attach',
-            code="not_attachable",
-        )
-    return spec.struct_ops.type_name
+        found.update(bytes(4), value)
+        own = Map.from_fd(found.fileno())
+        return Attachment(spec.name, None, partial(_unregister, own))
+    try:
+        return Attachment(spec.name, Link(FD(link_create.struct_ops(found.fileno()))))
+    except OSError as error:
+        operation = f"register {spec.name} ({spec.struct_ops.type_name})"
+        raise kobject.refused(operation, error) from error
+
+
+def _unregister(own: Map) -> None:
+    with own:
+        own.delete(bytes(4))
 
 
 def left_open(spec: ProgramSpec) -> str | None:
@@ -227,8 +227,6 @@ def foresee(programs: Iterable[ProgramSpec], maps: Iterable[MapSpec]) -> Auto:
         if _BY_SECTION[spec.attach][0] is tracing.not_yet:
             raise tracing.unknown(spec)
         found.programs.append(spec)
-    for struct in found.structs:
-        _check_struct_ops(struct)
     return found
 
 
@@ -253,7 +251,8 @@ def attach_all(obj: Object) -> Attachments:
                 made.add(attach(spec, obj.programs[spec.name]))
         for struct in auto.structs:
             with uninterrupted():
-                made.add(attach_struct_ops(struct, obj.maps[struct.name]))
+                value = obj.struct_value(struct.name)
+                made.add(attach_struct_ops(struct, obj.maps[struct.name], value))
     except BaseException:
         made.close()
         raise

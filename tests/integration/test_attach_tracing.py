@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -550,7 +549,8 @@ def test_freplace_takes_the_place_of_a_function() -> None:
 
 
 @pytest.mark.needs("fmod_ret")
-def test_struct_ops() -> None:
+@pytest.mark.parametrize("link", [True, False])
+def test_struct_ops(link: bool) -> None:
     btf = kernel_types.running().btf
     name, wrapper = "tcp_congestion_ops", "bpf_struct_ops_tcp_congestion_ops"
     ops_id, wrapper_id = (kernel_id(each, t.KIND_STRUCT) for each in (name, wrapper))
@@ -588,21 +588,19 @@ def test_struct_ops() -> None:
             key_size=4,
             value_size=whole.size,
             max_entries=1,
-            map_flags=uapi.BPF_F_LINK,
+            map_flags=uapi.BPF_F_LINK if link else 0,
             btf_vmlinux_value_type_id=wrapper_id,
         )
         ops_map = stack.enter_context(Map(FD(syscall.map_create(attr))))
-        syscall.map_update_elem(ops_map.fileno(), bytes(4), bytes(value))
-        struct = StructOps(".struct_ops.link", name, 0, b"", link=True)
+        if link:
+            ops_map.update(bytes(4), bytes(value))
+        struct = StructOps(".struct_ops", name, 0, b"", link=link)
         says = MapSpec("cc", uapi.BPF_MAP_TYPE_STRUCT_OPS, 4, whole.size, 1, struct_ops=struct)
         listed = Path("/proc/sys/net/ipv4/tcp_available_congestion_control")
         assert called not in listed.read_text().split()
-        with attaching.attach_struct_ops(says, ops_map) as made:
-            assert made.link is not None
-            assert made.link.info().type_name == "struct_ops"
+        with attaching.attach_struct_ops(says, ops_map, bytes(value)) as made:
+            assert (made.link is not None) == link
+            if made.link is not None:
+                assert made.link.info().type_name == "struct_ops"
             assert called in listed.read_text().split()
         assert called not in listed.read_text().split()
-        with pytest.raises(NetbpfError, match="without a link"):
-            attaching.attach_struct_ops(
-                replace(says, struct_ops=replace(struct, link=False)), ops_map
-            )
