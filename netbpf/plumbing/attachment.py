@@ -83,10 +83,12 @@ class Attachment(Closing):
     def close(self) -> None:
         """Take the program away; a second call does nothing."""
         undo, self._undo = self._undo, None
-        if undo is not None:
-            undo()
-        if self._held is not None:
-            self._held.close()
+        try:
+            if undo is not None:
+                undo()
+        finally:
+            if self._held is not None:
+                self._held.close()
 
     def __repr__(self) -> str:
         return f"Attachment({self.program!r}, {self.link!r})"
