@@ -91,6 +91,26 @@ def mounts() -> Iterator[BpfFs]:
             yield BpfFs(path, MOUNT if path.startswith("/proc/") else path)
 
 
+def check_readable() -> None:
+    """Asked before it is said that nothing is pinned.
+
+    :raises BpfError: the caller may not look into a bpffs within reach.
+    """
+    for fs in mounts():
+        try:
+            os.listdir(fs.path)
+        except OSError as error:
+            raise refused(f"look for pins in {fs.shown}", error) from error
+
+
+def refused(operation: str, error: OSError) -> BpfError:
+    """The error of what was done to a file of a bpffs; EACCES is a matter of its rights."""
+    if error.errno != errno.EACCES:
+        return BpfError(operation, error.errno or errno.EIO)
+    reason = "the rights of the pin or of a folder above it do not allow that"
+    return BpfError(operation, errno.EACCES, reason, hint="run as root", code="not_permitted")
+
+
 def reach(path: str) -> str:
     """``path`` as this process gets there, where an ancestor's bpffs is borrowed."""
     if path.startswith(f"{MOUNT}/") and not is_bpffs(MOUNT) and (borrowed := _borrowed()):

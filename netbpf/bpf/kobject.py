@@ -7,8 +7,8 @@ import os
 from collections.abc import Iterator
 from typing import ClassVar, Self
 
+from netbpf.bpf import bpffs, syscall
 from netbpf.bpf import pin as pins
-from netbpf.bpf import syscall
 from netbpf.bpf.fd import FD, kind_of
 from netbpf.closing import Closing
 from netbpf.errors import BpfError, NetbpfError, NotFoundError
@@ -32,22 +32,31 @@ def open_any_pin(path: str, wanted: str) -> tuple[FD, str]:
 
     :param wanted: the kind that is looked for, for the message.
     :raises NotFoundError: nothing is there.
-    :raises NetbpfError: what is there is no pin.
+    :raises NetbpfError: what is there is no pin, or the caller may not open it.
     """
     try:
         fd = FD(syscall.obj_get(path))
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
             raise NotFoundError(f"pinned {wanted}", path) from error
-        if error.errno == errno.EACCES and os.path.exists(path):
-            # kernel/bpf/inode.c: bpf_inode_type has this answer for what is no pin.
+        # kernel/bpf/inode.c: bpf_inode_type has this answer for what is no pin.
+        if error.errno == errno.EACCES and _may_open(path):
             raise NetbpfError(
                 f"{path} is not a pin",
                 code="not_a_pin",
                 hint="a pin lies on a bpffs, usually below /sys/fs/bpf",
             ) from error
+        if error.errno == errno.EACCES:
+            raise bpffs.refused(f"open pin {path}", error) from error
         raise refused(f"open pin {path}", error) from error
     return fd, kind_of(fd.fileno())
+
+
+def _may_open(path: str) -> bool:
+    """Whether the rights of ``path`` let the caller open a pin there; off a bpffs none is meant."""
+    if not os.path.exists(path):
+        return False
+    return not bpffs.is_bpffs(path) or os.access(path, os.R_OK | os.W_OK, effective_ids=True)
 
 
 def wrong_kind(path: str, found: str, wanted: str) -> NetbpfError:

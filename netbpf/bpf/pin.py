@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from netbpf.bpf import syscall, uapi
-from netbpf.bpf.bpffs import FOLDER, MOUNT, BpfFs, is_bpffs, mounts
+from netbpf.bpf.bpffs import FOLDER, MOUNT, BpfFs, is_bpffs, mounts, refused
 from netbpf.bpf.fd import FD, kind_of
 from netbpf.bpf.link_info import LinkInfo
 from netbpf.errors import BpfError
@@ -28,6 +28,8 @@ def create(fd: int, path: str, kind: str) -> None:
     try:
         syscall.obj_pin(fd, path)
     except OSError as error:
+        if error.errno == errno.EACCES:
+            raise refused(f"pin {kind} at {path}", error) from error
         raise _refused(f"pin {kind} at {path}", error.errno or errno.EIO, path) from error
 
 
@@ -98,7 +100,7 @@ def make_folder(folder: str) -> list[str]:
             pass
         except OSError as error:
             remove_folders(made)
-            raise BpfError(f"make folder {path}", error.errno or errno.EIO) from error
+            raise refused(f"make folder {path}", error) from error
     return made
 
 
@@ -148,7 +150,7 @@ def remove(path: str) -> None:
     except FileNotFoundError:
         pass
     except OSError as error:
-        raise _unremovable(path, error) from error
+        raise refused(f"remove pin {path}", error) from error
     folder = os.path.dirname(path)
     if os.path.basename(folder) == FOLDER:
         remove_folders([folder])
@@ -267,7 +269,7 @@ def remove_exactly(pin: Pin) -> bool:
         except FileNotFoundError:
             return False
         except OSError as error:
-            raise _unremovable(pin.path, error) from error
+            raise refused(f"remove pin {pin.path}", error) from error
         if not _same(_held(aside), pin):
             # A hard link refuses where a rename would replace what came there by now.
             with suppress(FileExistsError):
@@ -296,10 +298,6 @@ def _remove_own_folders(folder: str) -> None:
         folder = os.path.dirname(folder)
         above.append(folder)
     remove_folders(above)
-
-
-def _unremovable(path: str, error: OSError) -> BpfError:
-    return BpfError(f"remove pin {path}", error.errno or errno.EIO)
 
 
 def remove_defunct(netns_inode: int, ifindexes: Collection[int] | None = None) -> list[str]:

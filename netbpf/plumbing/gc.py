@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from netbpf.bpf import move_rest, uapi
+from netbpf.bpf import bpffs, move_rest, uapi
 from netbpf.bpf import pin as pins
 from netbpf.bpf.alone import alone
 from netbpf.bpf.chain import Entry, program_info
@@ -78,6 +78,7 @@ def find(*, everybodys: bool = False, left_out: LeftOut | None = None) -> Found:
     :param left_out: told of each namespace that may not be entered; None raises.
     :raises BpfError, KernelError: not permitted to look.
     """
+    bpffs.check_readable()
     seen = list(pins.scan(own=not everybodys))
     linked = [(pin, pin.link) for pin in seen if pin.link is not None]
     live = [(pin, link) for pin, link in linked if not link.defunct]

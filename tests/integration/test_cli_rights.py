@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from netbpf import netns
 from tests.netns_fixtures import hooks
+from tests.netns_fixtures.cli import ok
 
 
 def without(capabilities: str, *arguments: object) -> tuple[int, dict[str, object]]:
@@ -90,3 +92,26 @@ def test_a_refused_entering_is_an_error_not_an_abort() -> None:
         status, document = without("-sys_admin", "-n", site.ns.name, "tcx", "show")
         assert status == 4
         assert "enter namespace" in json.dumps(document)
+
+
+def test_pins_that_others_may_not_see(bpffs: Path) -> None:
+    """What may not be looked at is neither "nothing" nor "no pin"."""
+    bpffs.chmod(0o755)
+    with hooks.site("tcx-ingress") as site, netns.entered(site.ns):
+        ok("tcx", "attach", site.device, "ingress", "builtin:pass", "--pin", bpffs / "it")
+        for words in (
+            ["link", "gc"],
+            ["link", "unpin", f"{bpffs}/it"],
+            ["link", "show", f"pin:{bpffs}/it"],
+        ):
+            argv = ["setpriv", "--reuid=65534", "--clear-groups", "--inh-caps=-all"]
+            result = subprocess.run(
+                [*argv, sys.executable, "-m", "netbpf", "-j", *words],
+                capture_output=True, text=True, check=False, timeout=60,
+            )  # fmt: skip
+            error = json.loads(result.stdout)["error"]
+            assert (result.returncode, error["code"], error["errno"]) == (
+                4,
+                "not_permitted",
+                "EACCES",
+            )
