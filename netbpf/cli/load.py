@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from netbpf.cli import keep
 from netbpf.cli.output import Document, emit, note, say
 from netbpf.cli.references import assignment
 from netbpf.cli.settings import settings
@@ -55,6 +54,7 @@ def prog_load(
 
     With --pin they stay, all or none of them; without it they end with the command.
     """
+    from netbpf.cli import keep
     from netbpf.loader.foresee import chosen
 
     with _opened(file, variables or [], map_pins or [], map_sizes or []) as obj, ExitStack() as own:
@@ -127,6 +127,8 @@ def _opened(
 def _folder(pin: str, *, mount: bool = True) -> tuple[str, BpfFs | None]:
     if not pin:
         raise ValueError("--pin is followed by a folder, this one is empty")
+    from netbpf.cli import keep
+
     return keep.settle(pin, mount=mount)
 
 
@@ -150,6 +152,7 @@ def _plan(found: Foreseen, folder: str | None, autoattach: bool) -> tuple[Pins |
 
 
 def _would_load(obj: Object, pin: str | None, btf: str | None, autoattach: bool) -> None:
+    from netbpf.cli import keep
     from netbpf.loader import maps
     from netbpf.loader.foresee import foresee
 
@@ -210,7 +213,11 @@ class _Shown:
         return self._path(self._pins.links if self._pins else {}, name)
 
     def _path(self, paths: Mapping[str, str], name: str) -> str | None:
-        return keep.shown(paths[name], self._fs) if name in paths else None
+        if name not in paths:
+            return None
+        from netbpf.cli import keep
+
+        return keep.shown(paths[name], self._fs)
 
 
 def _not_attached(left: Mapping[str, str]) -> list[Document]:
