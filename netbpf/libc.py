@@ -187,7 +187,8 @@ def _copy(name: str, buffer: ctypes.Array[ctypes.c_char], address: int, size: in
 def read_memory(address: int, size: int) -> bytes:
     """Bytes of this process, fewer where memory ends; EFAULT in place of a signal."""
     buffer = ctypes.create_string_buffer(size)
-    return buffer.raw[: _copy("process_vm_readv", buffer, address, size)]
+    done = _copy("process_vm_readv", buffer, address, size)
+    return buffer.raw[:done]
 
 
 def write_memory(address: int, data: bytes) -> int:

@@ -12,7 +12,7 @@ from netbpf.bpf import map as bpf_map
 from netbpf.bpf import uapi
 from netbpf.bpf.map import Map
 from netbpf.elf.externs import KCONFIG
-from netbpf.elf.spec import MapSpec
+from netbpf.elf.spec import MapSpec, ObjectSpec
 from netbpf.errors import BpfError, ConflictError
 
 # Maps whose keys and values the kernel refuses to be described by BTF (kernel/bpf/syscall.c:
@@ -32,9 +32,25 @@ _NO_BTF = frozenset(
         uapi.BPF_MAP_TYPE_SOCKHASH,
         uapi.BPF_MAP_TYPE_QUEUE,
         uapi.BPF_MAP_TYPE_STACK,
+        uapi.BPF_MAP_TYPE_ARENA,
     }
 )
 _RINGBUFS = (uapi.BPF_MAP_TYPE_RINGBUF, uapi.BPF_MAP_TYPE_USER_RINGBUF)
+
+
+def is_arena(spec: MapSpec) -> bool:
+    """Whether the map is memory with addresses of its own, not one of keys and values."""
+    return spec.type == uapi.BPF_MAP_TYPE_ARENA
+
+
+def described(spec: ObjectSpec, each: MapSpec) -> MapSpec:
+    """``each`` of the object's maps, an arena with the variables that lie in it."""
+    image = spec.arena
+    if image is None or each.name != image.map:
+        return each
+    return replace(
+        each, section=image.section, value_type_id=image.value_type_id, contents=image.contents
+    )
 
 
 def create(spec: MapSpec, btf_fd: int) -> Map:

@@ -15,7 +15,6 @@ from typing import Any, Self
 from netbpf.bpf import syscall
 from netbpf.bpf.map import Map
 from netbpf.bpf.prog import Program
-from netbpf.btf import types as t
 from netbpf.btf.errors import BtfFormatError
 from netbpf.btf.values import Values, split
 from netbpf.elf.externs import KCONFIG
@@ -23,7 +22,12 @@ from netbpf.elf.object import open_object
 from netbpf.elf.spec import MapSpec, ObjectSpec, ProgramSpec
 from netbpf.errors import NetbpfError, NotFoundError, ObjectFileError, VerifierError
 from netbpf.loader import btf as kernel_btf
-from netbpf.loader import choose, core, kernel_types, maps, programs, relocate, wanted
+from netbpf.loader import choose, core, kernel_types, maps, programs, relocate, variables, wanted
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from netbpf.loader.arena import Arena
+    from netbpf.loader.arena_image import Image
 
 # libbpf's default for maps that are pinned by name.
 PIN_ROOT = "/sys/fs/bpf"
@@ -45,9 +49,9 @@ class Object:
 
     def __init__(self, spec: ObjectSpec) -> None:
         self.spec = spec
-        self._specs = {m.name: m for m in spec.maps}
+        self._specs = {m.name: maps.described(spec, m) for m in spec.maps}
         self._contents = {
-            m.name: bytearray(m.contents) for m in spec.maps if m.contents is not None
+            m.name: bytearray(m.contents) for m in self._specs.values() if m.contents is not None
         }
         # Values of the configuration that were set by hand.
         self._given: set[str] = set()
@@ -55,6 +59,7 @@ class Object:
         self._values: dict[str, bytes] = {}
         self._programs: dict[str, Program] = {}
         self._maps: dict[str, Map] = {}
+        self._arena: Image | None = None
         self._loaded = False
         self._stack = ExitStack()
 
@@ -67,6 +72,16 @@ class Object:
     def maps(self) -> Mapping[str, Map]:
         """The maps by name (``counts``, ``filter.bss``); they are closed with the object."""
         return MappingProxyType(self._maps)
+
+    @property
+    def arena(self) -> Arena:
+        """The memory that the programs share with this process; it is closed with the object.
+
+        :raises ValueError: the object has no arena, or is not loaded.
+        """
+        if self._arena is None:
+            raise ValueError(f"{self.spec.path} has no arena, or is not loaded")
+        return self._arena
 
     @property
     def loaded(self) -> bool:
@@ -109,6 +124,8 @@ class Object:
 
         :raises KeyError: there is no such map.
         """
+        if self._loaded and self._arena is not None and maps.is_arena(self._specs[name]):
+            return self._arena.read_data()
         if self._loaded:
             return maps.read(self._maps[name], self._specs[name])
         return bytes(self._contents[name])
@@ -120,13 +137,16 @@ class Object:
         :raises KeyError: there is no such map.
         """
         spec = self._specs[name]
-        if not 0 <= offset <= offset + len(data) <= spec.value_size:
+        if not 0 <= offset <= offset + len(data) <= len(self._contents[name]):
             raise ValueError(f"{len(data)} bytes at {offset} lie outside of {name}")
         if not self._loaded:
             self._contents[name][offset : offset + len(data)] = data
             return
         if maps.constant(spec):
             raise ValueError(f"{name} is constant once the object is loaded")
+        if self._arena is not None and maps.is_arena(spec):
+            self._arena.write_data(offset, data)
+            return
         maps.write(self._maps[name], spec, offset, data)
 
     def struct_value(self, name: str) -> bytes:
@@ -141,7 +161,8 @@ class Object:
     def variables(self) -> dict[str, str]:
         """The global variables and the section that each lies in."""
         with self._own_errors():
-            return {name: spec.section for name, (spec, _, _) in self._variables().items()}
+            known = variables.known(self.spec, self._specs.values())
+            return {name: spec.section for name, (spec, _, _) in known.items()}
 
     def resize(self, name: str, max_entries: int) -> None:
         """Give a map another size before it is created.
@@ -212,7 +233,8 @@ class Object:
     def check(self) -> None:
         """Whether this machine could load the object at all; no kernel is asked.
 
-        :raises ObjectFileError: it is made for a machine of the other byte order.
+        :raises ObjectFileError: it is made for a machine of the other byte order, or an arena has
+            no room for its variables.
         """
         if self.spec.byteorder != sys.byteorder:
             raise ObjectFileError(
@@ -220,6 +242,10 @@ class Object:
                 f"a {self.spec.byteorder}-endian object, this machine is {sys.byteorder}-endian",
                 hint="compile it here with clang -target bpf",
             )
+        if self.spec.arena is not None:
+            from netbpf.loader import arena_image
+
+            arena_image.check(self.spec, self._specs.values())
 
     def close(self) -> None:
         """Let go of programs, maps and BTF, in reverse; a second call does nothing."""
@@ -243,6 +269,7 @@ class Object:
         self._values.clear()
         self._programs.clear()
         self._maps.clear()
+        self._arena = None
         self._stack.close()
 
     def _before_load(self, what: str) -> None:
@@ -261,40 +288,8 @@ class Object:
                 self.spec.path, "a type contains itself", section=".BTF"
             ) from error
 
-    def _variables(self) -> dict[str, tuple[MapSpec, int, int]]:
-        found: dict[str, tuple[MapSpec, int, int]] = {}
-        btf = self.spec.btf
-        for spec in self._specs.values():
-            if not spec.section or not spec.value_type_id or btf is None:
-                continue
-            section = btf.type(spec.value_type_id)
-            assert isinstance(section, t.DataSec)
-            for variable in section.variables:
-                inner = btf.type(variable.type_id)
-                if isinstance(inner, t.Var):
-                    found.setdefault(inner.name, (spec, inner.type_id, variable.offset))
-        return found
-
     def _find(self, path: str) -> tuple[MapSpec, int, int, Values]:
-        variables = self._variables()
-        # A variable that is static in a function is called function.variable.
-        longest = max(
-            (v for v in variables if "." in v and f"{path}.".startswith((f"{v}.", f"{v}["))),
-            key=len,
-            default="",
-        )
-        name, steps = split("_" + path[len(longest) :]) if longest else split(path)
-        name = longest or name
-        if name not in variables or self.spec.btf is None:
-            known = ", ".join(sorted(variables)) or "none"
-            hint = f"its variables: {known}"
-            if self.spec.btf is None:
-                hint = "the file has no BTF, compile it with -g"
-            raise NotFoundError("variable", name, where=f"in {self.spec.path}", hint=hint)
-        values = Values(self.spec.btf)
-        spec, type_id, offset = variables[name]
-        inner, at = values.step(type_id, steps, name)
-        return spec, inner, offset + at, values
+        return variables.find(self.spec, self._specs.values(), path)
 
     def _look_up(
         self, chosen: Sequence[ProgramSpec], attach_to: Mapping[str, Program]
@@ -325,9 +320,25 @@ class Object:
                 made = self._stack.enter_context(self._pinned(spec, btf_fd))
             else:
                 made = self._stack.enter_context(maps.create(spec, btf_fd))
-                if name in self._contents:
-                    maps.fill(made, spec, bytes(self._contents[name]))
+                self._fill_new(made, spec)
             self._maps[name] = made
+            if maps.is_arena(spec):
+                # Before any program is loaded: the verifier asks where it is.
+                self._map_arena(made)
+
+    def _fill_new(self, made: Map, spec: MapSpec) -> None:
+        if maps.is_arena(spec):
+            self._map_arena(made).write_data(0, bytes(self._contents.get(spec.name, b"")))
+        elif spec.name in self._contents:
+            maps.fill(made, spec, bytes(self._contents[spec.name]))
+
+    def _map_arena(self, made: Map) -> Image:
+        # Imported only here: few objects have one.
+        from netbpf.loader.arena_image import Image
+
+        if self._arena is None:
+            self._arena = self._stack.enter_context(Image(self.spec, made))
+        return self._arena
 
     def _pinned(self, spec: MapSpec, btf_fd: int) -> Map:
         # LIBBPF_PIN_BY_NAME: one map for all objects that define it.
@@ -337,6 +348,7 @@ class Object:
         except NotFoundError:
             made = maps.create(spec, btf_fd)
             try:
+                self._fill_new(made, spec)
                 made.pin(path)
             except NetbpfError:
                 made.close()
@@ -359,7 +371,8 @@ class Object:
     ) -> None:
         fds = {name: found.fileno() for name, found in self._maps.items()}
         fds.update({s.section: fds[name] for name, s in self._specs.items() if s.section})
-        linked = relocate.link(self.spec, program, fds, fitted.insns, opened.patches)
+        arena = self._arena.start if self._arena is not None else 0
+        linked = relocate.link(self.spec, program, fds, fitted.insns, opened.patches, arena)
         try:
             made = programs.load(
                 self.spec,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from netbpf.bpf.macros import (
     BPF_INSN_SIZE,
@@ -77,6 +77,7 @@ def link(
     fds: Mapping[str, int],
     fitted: Mapping[tuple[int, int], bytes] | None = None,
     externs: Mapping[str, tuple[_Three, _Three]] | None = None,
+    arena: int = 0,
 ) -> Linked:
     """Put ``program`` together.
 
@@ -84,6 +85,7 @@ def link(
     :param fitted: the instructions of functions by their key, where they are others than in the
         file: CO-RE has been at work.
     :param externs: what those get that are no values of the configuration (``externs.Patch``).
+    :param arena: where in the arena its variables start.
     :raises ObjectFileError: something it refers to is not there, or not supported yet.
     """
     parts = functions(spec, program)
@@ -97,6 +99,8 @@ def link(
     for part in parts:
         base = starts[part.key]
         for relocation in part.relocations:
+            if relocation.kind == "arena":
+                relocation = replace(relocation, value=relocation.value + arena)
             _fill(
                 spec,
                 program,
@@ -141,7 +145,7 @@ def _fill(
             )
         kind = BPF_PSEUDO_MAP_FD if relocation.kind == "map" else BPF_PSEUDO_MAP_VALUE
         _write(code, at, kind, fd)
-        struct.pack_into("=i", code, at + 12, relocation.value)
+        struct.pack_into("=I", code, at + 12, relocation.value & 0xFFFFFFFF)
 
 
 def _fill_extern(

@@ -1,0 +1,51 @@
+"""The global variables of an object, by name and by path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from netbpf.btf import types as t
+from netbpf.btf.values import Values, split
+from netbpf.elf.spec import MapSpec, ObjectSpec
+from netbpf.errors import NotFoundError
+
+
+def known(spec: ObjectSpec, maps: Iterable[MapSpec]) -> dict[str, tuple[MapSpec, int, int]]:
+    """The map, the type and the offset of each variable in ``maps``; of two alike the first."""
+    found: dict[str, tuple[MapSpec, int, int]] = {}
+    btf = spec.btf
+    for each in maps:
+        if not each.section or not each.value_type_id or btf is None:
+            continue
+        section = btf.type(each.value_type_id)
+        assert isinstance(section, t.DataSec)
+        for variable in section.variables:
+            inner = btf.type(variable.type_id)
+            if isinstance(inner, t.Var):
+                found.setdefault(inner.name, (each, inner.type_id, variable.offset))
+    return found
+
+
+def find(spec: ObjectSpec, maps: Iterable[MapSpec], path: str) -> tuple[MapSpec, int, int, Values]:
+    """The map, the type and the offset of ``variable.member[1]``, and how to read such values.
+
+    :raises NotFoundError: there is no such variable. :raises ValueError: it has no such member.
+    """
+    variables = known(spec, maps)
+    # A variable that is static in a function is called function.variable.
+    longest = max(
+        (v for v in variables if "." in v and f"{path}.".startswith((f"{v}.", f"{v}["))),
+        key=len,
+        default="",
+    )
+    name, steps = split("_" + path[len(longest) :]) if longest else split(path)
+    name = longest or name
+    if name not in variables or spec.btf is None:
+        hint = f"its variables: {', '.join(sorted(variables)) or 'none'}"
+        if spec.btf is None:
+            hint = "the file has no BTF, compile it with -g"
+        raise NotFoundError("variable", name, where=f"in {spec.path}", hint=hint)
+    values = Values(spec.btf)
+    found, type_id, offset = variables[name]
+    inner, at = values.step(type_id, steps, name)
+    return found, inner, offset + at, values
