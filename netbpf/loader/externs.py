@@ -231,6 +231,8 @@ def _missing(spec: ObjectSpec, extern: Extern) -> ObjectFileError:
     hint: str | None = "declare it __weak, and ask for it before it is used"
     if extern.section == KCONFIG:
         reason = "is not in this kernel's configuration"
+        if next(kconfig.settings(), None) is None:
+            reason = "cannot be told: the kernel shows its configuration nowhere"
         hint = f"declare it __weak, then it is 0, or set it: --set {extern.name}=VALUE"
     elif extern.function:
         reason = "is no function that this kernel or a module of it has for programs"

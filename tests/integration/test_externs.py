@@ -147,7 +147,9 @@ def config() -> dict[str, str]:
     return dict(re.findall(r"^(CONFIG_\w+)=(.*)$", text, re.M))
 
 
-@pytest.mark.parametrize("text", [VALUES, SYMBOLS, FUNCTIONS])
+@pytest.mark.parametrize(
+    "text", [pytest.param(VALUES, marks=pytest.mark.needs("kconfig")), SYMBOLS, FUNCTIONS]
+)
 def test_tags_are_those_of_libbpf(text: str, bpffs: Path) -> None:
     # Older releases know no flavours, and write another number into a call of nothing.
     text = text.replace("bpf_task_from_pid___flavour", "bpf_task_from_vpid")
@@ -161,6 +163,7 @@ def test_tags_are_those_of_libbpf(text: str, bpffs: Path) -> None:
                 assert program.info().tag == peer.info().tag, name
 
 
+@pytest.mark.needs("kconfig")
 def test_values_of_the_configuration() -> None:
     known = config()
     with loader.open(made(VALUES)) as obj:
@@ -189,6 +192,7 @@ def test_values_of_the_configuration() -> None:
             obj.set("CONFIG_HZ", 1)
 
 
+@pytest.mark.needs("kconfig")
 def test_values_set_by_hand() -> None:
     with loader.open(made(VALUES)) as obj:
         obj.set("CONFIG_HZ", 12345)
@@ -199,6 +203,7 @@ def test_values_set_by_hand() -> None:
         assert obj.get("values")[4] == 2
 
 
+@pytest.mark.needs("kconfig")
 @pytest.mark.parametrize(
     ("declared", "message"),
     [

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from netbpf import libc
@@ -137,6 +137,12 @@ def _decides(prog_type: str, attach_type: str, function: str) -> bool | None:
     return True
 
 
+def _kconfig() -> Iterable[object]:
+    from netbpf.loader import kconfig
+
+    return kconfig.settings()
+
+
 _PROBES: dict[str, Callable[[], bool | None]] = {
     "tcx": _tcx,
     "netkit": lambda: _made(peer="nkother"),
@@ -149,6 +155,8 @@ _PROBES: dict[str, Callable[[], bool | None]] = {
     "lsm": lambda: _decides("LSM", "LSM_MAC", "bpf_lsm_socket_create"),
     # CONFIG_KALLSYMS_ALL: without it variables have types and no addresses.
     "kallsyms-all": lambda: " runqueues\n" in Path("/proc/kallsyms").read_text(),
+    # CONFIG_IKCONFIG_PROC, or a distribution's file.
+    "kconfig": lambda: any(True for _ in _kconfig()),
     "fentry": lambda: _decides("TRACING", "TRACE_FENTRY", "vfs_read"),
     "fmod_ret": lambda: _decides("TRACING", "MODIFY_RETURN", "security_socket_create"),
 }
