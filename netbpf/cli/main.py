@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from typer._click.exceptions import ClickException, UsageError
 
-from netbpf.cli import exit_status
+from netbpf.cli import exit_status, logs
 from netbpf.cli.command import LazyGroup
 from netbpf.cli.output import Document, clean, emit
 from netbpf.cli.settings import settings
@@ -74,6 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     settings.reset()
     _on_sigterm()
     try:
+        logs.set_up()
         result = typer.main.get_command(app).main(
             args=list(arguments), prog_name="netbpf", standalone_mode=False
         )
@@ -88,7 +89,7 @@ def main(argv: list[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort) as error:
         return _report(arguments, error, "interrupted", exit_status.INTERRUPTED)
     except ClickException as error:
-        words = error.format_message()
+        words = error.format_message().removesuffix(".")
         context = error.ctx if isinstance(error, UsageError) else None
         hint = f"{context.command_path} --help" if context else None
         return _report(arguments, error, words, exit_status.USAGE, code="usage", hint=hint)

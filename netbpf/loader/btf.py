@@ -8,6 +8,7 @@ import errno
 from netbpf.bpf import syscall, uapi
 from netbpf.bpf.fd import FD
 from netbpf.btf.blob import Btf
+from netbpf.loader import log
 
 _LOG_SIZE = 1 << 16
 
@@ -30,37 +31,28 @@ def load(btf: Btf) -> FD | None:
         if error.errno == errno.EPERM:
             return None  # the maps or the program will be refused, and say so
         reason = error.strerror
-    # Imported only here: it costs a short command as much as loading its program does.
-    import logging
-
     from netbpf import features
     from netbpf.loader import sanitise
 
-    log = logging.getLogger("netbpf.loader")
     kinds = [name for name in features.names() if name.startswith("btf_")]
     lacking = [name for name in kinds if features.probe(name) is False]
     if lacking:
         log.info("the kernel lacks %s: the BTF goes without", ", ".join(lacking))
         btf = sanitise.sanitised(btf, lacking)
+    text = ctypes.create_string_buffer(_LOG_SIZE)
     try:
-        return FD(_load(btf))
-    except OSError as error:
-        reason = error.strerror
-    if log.isEnabledFor(logging.INFO):
-        text = ctypes.create_string_buffer(_LOG_SIZE)
-        try:
-            return FD(_load(btf, text))
-        except OSError:
-            said = text.value.decode(errors="replace").strip().splitlines()
-            log.info("the kernel refuses the BTF: %s: %s", reason, said[-1] if said else "")
+        return FD(_load(btf, text))
+    except OSError:
+        said = text.value.decode(errors="replace").strip().splitlines()
+        log.warning("the kernel refuses the BTF: %s: %s", reason, said[-1] if said else "")
     return None
 
 
-def _load(btf: Btf, log: ctypes.Array[ctypes.c_char] | None = None) -> int:
+def _load(btf: Btf, text: ctypes.Array[ctypes.c_char] | None = None) -> int:
     data = bytes(btf.data)
     buffer = ctypes.create_string_buffer(data, len(data))
     attr = uapi.BtfLoadAttr(btf=ctypes.addressof(buffer), btf_size=len(data))
-    if log is not None:
-        attr.btf_log_buf, attr.btf_log_size = ctypes.addressof(log), len(log)
+    if text is not None:
+        attr.btf_log_buf, attr.btf_log_size = ctypes.addressof(text), len(text)
         attr.btf_log_level = 1
     return syscall.btf_load(attr)

@@ -14,7 +14,7 @@ from netbpf.btf.index import IndexedBtf
 from netbpf.elf.externs import KCONFIG
 from netbpf.elf.spec import Extern, ObjectSpec
 from netbpf.errors import ObjectFileError
-from netbpf.loader import kconfig, relocate
+from netbpf.loader import kconfig, log, relocate
 from netbpf.loader.kernel_types import KernelTypes
 
 # libbpf: POISON_CALL_KFUNC_BASE. The verifier shows the number where such a call is reached.
@@ -75,6 +75,7 @@ def resolve(
         if answer is None:
             missing.append(extern)
         found[extern.name] = answer or Found()
+        log.debug("extern %s: %s", extern.name, answer or "not there, it is weak")
     strong = [e for e in missing if not e.weak]
     if strong:
         raise _missing(spec, strong[0])

@@ -14,6 +14,7 @@ from netbpf.bpf.map import Map
 from netbpf.elf.externs import KCONFIG
 from netbpf.elf.spec import MapSpec, ObjectSpec
 from netbpf.errors import BpfError, ConflictError
+from netbpf.loader import log
 
 # Maps whose keys and values the kernel refuses to be described by BTF (kernel/bpf/syscall.c:
 # map_check_btf, and the map_check_btf of the types).
@@ -78,6 +79,7 @@ def _create(spec: MapSpec, btf_fd: int, inner_fd: int) -> Map:
             # The description may be what the kernel does not like, then it has to be done without.
             if error.errno in (errno.EPERM, errno.ENOMEM):
                 raise
+            log.info("map %s: %s; it goes without a description", spec.name, error)
     return _call(spec, inner_fd, 0)
 
 

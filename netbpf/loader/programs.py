@@ -8,7 +8,7 @@ from typing import NamedTuple
 from netbpf.bpf import prog
 from netbpf.bpf.prog import Program
 from netbpf.elf.spec import ObjectSpec, ProgramSpec
-from netbpf.loader import relocate
+from netbpf.loader import log, relocate
 from netbpf.loader.relocate import Linked
 
 
@@ -44,6 +44,7 @@ def load(
     :param fd_array: descriptors of modules' types, by the place that calls say.
     :raises VerifierError: it was refused. :raises BpfError: refused before the verifier looked.
     """
+    log.debug("program %s: %d instructions", program.name, len(linked.insns) // 8)
     described = bool(btf_fd and linked.func_info)
     return prog.load(
         program.type,

@@ -12,7 +12,7 @@ from netbpf.bpf.map import Map
 from netbpf.bpf.prog import Program
 from netbpf.elf.spec import MapSpec, ObjectSpec, ProgramSpec
 from netbpf.errors import VerifierError
-from netbpf.loader import choose, kernel_types
+from netbpf.loader import choose, kernel_types, log
 from netbpf.loader.programs import NOTHING, Attached
 
 TYPE_CHECKING = False
@@ -84,6 +84,7 @@ def look_up(
             target = targets.find(spec, program, types, attach_to)
             if target is not None:
                 found.targets[program.name] = target
+                log.debug("program %s is for %s: %s", program.name, program.extra, target)
     names = {p.name for p in chosen if p.type == uapi.BPF_PROG_TYPE_STRUCT_OPS}
     for each in choose.structs(maps.values(), names):
         from netbpf.loader import struct_ops
@@ -93,6 +94,9 @@ def look_up(
     if found.structs or names:
         from netbpf.loader import struct_ops
 
+        for each_fitted in found.structs.values():
+            for program_name in each_fitted.dropped:
+                log.info("program %s: the kernel's struct has no such member", program_name)
         dropped = {p for each in found.structs.values() for p in each.dropped}
         found.members = struct_ops.members(spec, found.structs, sorted(names), dropped)
     return found
