@@ -64,6 +64,8 @@ class Command(TyperCommand):
 
     changes = False
     hook_words: str | None = None
+    may_be_empty = frozenset({"alias", "peer_alias"})
+    """An empty alias takes the device's away."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -80,6 +82,15 @@ class Command(TyperCommand):
                 )
             )
         self.params.extend(global_options())
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take the words apart; an empty one is a script's variable that is not set."""
+        rest = super().parse_args(ctx, args)
+        for param in self.params:
+            if ctx.params.get(param.name) == "" and param.name not in self.may_be_empty:
+                word = param.metavar if param.param_type_name == "argument" else param.opts[0]
+                ctx.fail(f"{word} is empty")
+        return rest
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command, in another namespace when one is named."""

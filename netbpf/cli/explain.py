@@ -18,7 +18,12 @@ def _operations(incomplete: str) -> list[str]:
     return [each for each in OPERATIONS if each.startswith(incomplete)]
 
 
-@app.command(cls=Command, epilog="Example: netbpf explain ESTALE --for attach")
+@app.command(
+    cls=Command,
+    # The kernel's own way to write an errno, -17, is no option.
+    context_settings={"ignore_unknown_options": True},
+    epilog="Example: netbpf explain ESTALE --for attach",
+)
 def explain(
     errno: Annotated[str, typer.Argument(metavar="ERRNO", help="EEXIST, or its number.")],
     operation: Annotated[

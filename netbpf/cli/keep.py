@@ -29,8 +29,6 @@ class Keeper:
 
         :raises ValueError: they contradict each other.
         """
-        if pin == "":
-            raise ValueError("--pin is followed by a path, this one is empty")
         if pin is not None and hold:
             raise ValueError("--pin and --hold contradict each other: a held link has no pin")
         if link is False and (pin is not None or hold):

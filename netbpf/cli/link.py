@@ -65,8 +65,6 @@ def pin(link: Id, path: Annotated[str, typer.Argument(metavar="PATH")]) -> None:
     """Give a link a name on a bpffs, which keeps it."""
     from netbpf.bpf import pin as pins
 
-    if not path:
-        raise ValueError("a pin needs a path, this one is empty")
     with open_link(link) as found:
         number, path = found.id, pins.check(path)
         if not settings.dry_run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from math import isnan
 from typing import Annotated
 
 import typer
@@ -42,12 +43,17 @@ def watch(
     """
     from netbpf.plumbing.watch import Watch
 
+    if "" in (names or ()):
+        raise ValueError("DEV is empty")
+    if timeout is not None and isnan(timeout):
+        raise ValueError("--timeout is no number of seconds")
     told = 0
     try:
         with Watch(
             names or (), everywhere=all_netns, here=settings.netns, left_out=left_out
         ) as watching:
-            note(f"watching {watching.chains} chains of {watching.devices} devices")
+            count_of = f"{watching.devices} device{'' if watching.devices == 1 else 's'}"
+            note(f"watching {watching.chains} chains of {count_of}")
             for event in watching.events(timeout):
                 now = time.time()
                 stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))

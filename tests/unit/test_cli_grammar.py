@@ -144,6 +144,33 @@ def test_usage_errors(arguments: list[str], words: str) -> None:
         assert (error["code"], err) == ("usage", "")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["tcx", "attach", "", "ingress", "builtin:pass"], "DEV"),
+        (["tcx", "attach", "lo", "ingress", ""], "PROG"),
+        (["tcx", "attach", "lo", "ingress", "builtin:pass", "--pin", ""], "--pin"),
+        (["tcx", "detach", "lo", "ingress", ""], "REF"),
+        (["tcx", "run", "lo", "ingress", "--pcap", ""], "--pcap"),
+        (["prog", "run", "builtin:pass", "--data", "00", "--dev", ""], "--dev"),
+        (["link", "pin", "7", ""], "PATH"),
+        (["watch", ""], "DEV"),
+        (["explain", ""], "ERRNO"),
+    ],
+)
+def test_what_is_empty_is_named(arguments: list[str], word: str) -> None:
+    status, out, err = run(*arguments)
+    assert (status, out) == (2, "")
+    assert err.startswith(f"netbpf: {word} is empty")
+
+
+def test_an_errno_as_the_kernel_writes_it() -> None:
+    assert run("explain", "-116") == run("explain", "ESTALE")
+    assert run("watch", "--timeout", "nan")[0] == 2
+    # The hint follows the words, and not their full stop.
+    assert "'DEV': netbpf tcx attach --help" in run("tcx", "attach")[2]
+
+
 def test_a_mistake_of_ours_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def boom(*_: object) -> None:
         raise ZeroDivisionError("by zero")
