@@ -18,7 +18,8 @@ from tests.netns_fixtures import probes
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
-TEXTS = [*DOCUMENTS, *sorted(ROOT.glob("examples/*")), ROOT / "scripts/demo"]
+EXAMPLES = sorted(p for p in ROOT.glob("examples/**/*") if p.suffix in (".c", ".py", ".sh"))
+TEXTS = [*DOCUMENTS, *EXAMPLES, ROOT / "scripts/demo"]
 
 
 @cache
