@@ -14,7 +14,7 @@ from netbpf.cli.chain_view import pins_of
 from netbpf.cli.lint import Strict
 from netbpf.cli.output import Document, emit, say
 from netbpf.cli.settings import settings
-from netbpf.errors import NotFoundError
+from netbpf.plumbing.packet_path import ifindex_of
 
 if TYPE_CHECKING:
     from netbpf.bpf.chain import Chain, Entry
@@ -75,19 +75,6 @@ Old = Annotated[
     str | None,
     typer.Option("--old", metavar="REF", help="Refuse unless this holds the place now."),
 ]
-
-
-def ifindex_of(device: str) -> int:
-    """The device's ifindex in the namespace where the command runs."""
-    try:
-        return socket.if_nametoindex(device)
-    except OSError as error:
-        raise NotFoundError(
-            "device",
-            device,
-            where="in this network namespace",
-            hint="netbpf -n NS looks in another",
-        ) from error
 
 
 def remove_defunct_pins(ifindexes: set[int]) -> None:

@@ -18,13 +18,13 @@ from netbpf.cli.chain import (
     RefArgument,
     entry_document,
     hooks_of,
-    ifindex_of,
     link_document,
     prog_document,
 )
 from netbpf.cli.chain_view import pins_of
 from netbpf.cli.output import Document, emit, say
 from netbpf.cli.settings import settings
+from netbpf.plumbing.packet_path import ifindex_of
 
 if TYPE_CHECKING:
     from netbpf.bpf.chain import Chain, Entry

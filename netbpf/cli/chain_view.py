@@ -51,12 +51,28 @@ def show_tcx(
     found: list[tuple[str | None, Path]] = []
     others: list[Path] = []
     for netns in _namespaces(all_netns):
-        here = reader.paths(device, hooks)
+        here = _paths(reader, device, hooks, everywhere=all_netns)
         found += [(netns, path) for path in here]
         if wait is not None:
             others += reader.paths()
+    if device is not None and not found:
+        from netbpf.errors import NotFoundError
+
+        raise NotFoundError("device", device, where="in any network namespace")
     counted = None if wait is None else count(found, wait, others)
     show(found, reader, empty=device is not None, counted=counted)
+
+
+def _paths(reader: Reader, device: str | None, hooks: list[str], *, everywhere: bool) -> list[Path]:
+    """The paths in this namespace; ``everywhere``: none where it has no such device."""
+    if not everywhere:
+        return reader.paths(device, hooks)
+    from netbpf.errors import NotFoundError
+
+    try:
+        return reader.paths(device, hooks)
+    except NotFoundError:
+        return []
 
 
 def show_sides(device: str, hook: str | None, *, stats: bool, seconds: float | None) -> None:

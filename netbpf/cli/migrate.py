@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from netbpf.cli.chain import Device, ifindex_of
+from netbpf.cli.chain import Device
 from netbpf.cli.output import Document, emit, note, say
 from netbpf.cli.settings import settings
+from netbpf.plumbing.packet_path import ifindex_of
 
 if TYPE_CHECKING:
     from netbpf.bpf.bpffs import BpfFs

@@ -13,6 +13,7 @@ from netbpf.cli.command import ChangingCommand, Command, Group
 from netbpf.cli.namespaces import left_out
 from netbpf.cli.output import emit, note, say, table
 from netbpf.cli.settings import settings
+from netbpf.plumbing.packet_path import ifindex_of
 
 if TYPE_CHECKING:
     from netbpf.netkit.model import Device
@@ -236,7 +237,7 @@ def delete(
         found = [netkit.get(name).name for name in names]
         emit({"dry_run": True, "deleted": found}, lambda: say(f"would delete {', '.join(found)}"))
         return
-    ifindexes = {shared.ifindex_of(name) for name in names}
+    ifindexes = {ifindex_of(name) for name in names}
     gone = netkit.delete(*names)
     shared.remove_defunct_pins(ifindexes)
     emit({"deleted": gone}, lambda: say(f"deleted {', '.join(gone)}"))

@@ -16,6 +16,7 @@ from netbpf.cli import references
 from netbpf.cli.output import note, say
 from netbpf.cli.settings import settings
 from netbpf.errors import BpfError
+from netbpf.plumbing.packet_path import ifindex_of
 
 if TYPE_CHECKING:
     from netbpf.bpf.chain_run import ChainResult, ChainRunner
@@ -85,7 +86,7 @@ def prog_run(
     What it does to maps is done. With --repeat each run gets the packet as the run before left it.
     """
     _check(data, pcap, out)
-    ifindex = shared.ifindex_of(device) if device is not None else 0
+    ifindex = ifindex_of(device) if device is not None else 0
     with references.program(ref, variables or [], None) as program:
         info = program.info()
         context = _context(info, ifindex, mark)
@@ -111,7 +112,7 @@ def chain_run(
     """
     _check(data, pcap, out)
     shared.hooks_of(ctx).hook(hook)
-    with _runner(ctx, shared.ifindex_of(device), hook) as runner:
+    with _runner(ctx, ifindex_of(device), hook) as runner:
         runner.context = replace(runner.context, mark=mark or 0)
         names = [
             f"{position} {info.name or f'id:{info.id}'}"

@@ -15,13 +15,14 @@ from typing import Any
 
 import pytest
 
-from netbpf import Program
+from netbpf import Program, netns
 from netbpf.bpf import pin as pins
 from netbpf.bpf.bpffs import MOUNT
 from netbpf.bpf.link import Link
 from tests.netns_fixtures import hooks, programs
 from tests.netns_fixtures.cli import Result, netbpf, ok, process
 from tests.netns_fixtures.hooks import Site
+from tests.netns_fixtures.namespaces import random_name
 
 Load = Callable[..., Program]
 
@@ -309,6 +310,20 @@ def test_show_all_namespaces() -> None:
         attached(site, "builtin:count", "--no-link")
         chains = ok("tcx", "show", "--all-netns")["chains"]
         assert (site.ns.name, site.device) in [(c["netns"], c["device"]) for c in chains]
+
+
+@pytest.mark.needs("tcx")
+def test_show_a_device_in_all_namespaces_that_have_it() -> None:
+    with hooks.site("tcx-ingress") as site, netns.entered(site.ns):
+        name = f"x{random_name()[-8:]}"
+        subprocess.run(["ip", "link", "set", site.device, "down", "name", name], check=True)
+        with hooks.site("tcx-ingress") as other:
+            words = ["tcx", "show", "-n", other.ns.name, name, "ingress"]
+            (chain,) = ok(*words, "--all-netns")["chains"]
+            assert (chain["netns"], chain["ifindex"]) == (site.ns.name, site.ifindex)
+            assert netbpf("-j", *words).error["code"] == "not_found"
+            nowhere = netbpf("-j", *words[:-2], "no_such", "--all-netns")
+            assert nowhere.error["message"] == "no device no_such in any network namespace"
 
 
 @pytest.mark.needs("tcx")
