@@ -2,5 +2,5 @@
 
 import hypothesis
 
-hypothesis.settings.register_profile("netbpf", deadline=None)
+hypothesis.settings.register_profile("netbpf", deadline=None, max_examples=30)
 hypothesis.settings.load_profile("netbpf")
