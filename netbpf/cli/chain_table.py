@@ -7,10 +7,10 @@ import sys
 from collections.abc import Mapping
 
 from netbpf.cli.chain_view import Counted
-from netbpf.cli.output import Document, lines, note, say, table
+from netbpf.cli.output import NARROW, Document, lines, note, say, table
 
-_WIDE, _NARROW = 120, 76
-"""The columns of a terminal from which on there is room for all, and below which for no table."""
+_WIDE = 120
+"""The columns of a terminal from which on there is room for all."""
 
 _COUNTS = {"RUNS": "runs", "NS/RUN": "ns_per_run", "ENDED": "ended"}
 
@@ -28,7 +28,7 @@ def chain_table(documents: list[Document], counted: Counted | None) -> None:
     if counted is not None:
         columns += [*_COUNTS]
     room = _columns()
-    if room < _NARROW:
+    if room < NARROW:
         for row in rows:
             _say_row(row)
     else:

@@ -282,6 +282,14 @@ def _on_terminals(tcx_site: Site, made: Placed) -> None:
         assert str(made.prog_id) in out
     out = on_terminal(40, *arguments)
     assert f"fifteen_letters (id:{made.prog_id}) by link:{made.link_id}" in out
+    # Any table without room is lines; one that fits stays a table.
+    out = on_terminal(40, "link", "show", str(made.link_id))
+    assert out.splitlines()[:3] == [
+        f"id: {made.link_id}",
+        "  type: tcx",
+        f"  prog: {made.prog_id}",
+    ]
+    assert on_terminal(79, "link", "show", str(made.link_id)).startswith("ID")
     piped = process(*arguments).stdout.splitlines()
     assert len(piped) == 2 + len([line for line in piped[2:] if line])
     assert piped[0].split() == [
