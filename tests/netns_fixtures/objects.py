@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,19 +14,35 @@ HEAD = "#include <linux/bpf.h>\n#include <bpf/bpf_helpers.h>\n"
 
 
 @functools.cache
-def _compiler() -> tuple[str, str]:
-    clang = shutil.which("clang")
-    assert clang is not None, "the tests need clang"
+def _compiler(name: str) -> tuple[str, str]:
+    clang = shutil.which(name)
+    assert clang is not None, f"the tests need {name}"
     version = subprocess.run([clang, "--version"], check=True, capture_output=True, text=True)
     return clang, version.stdout
 
 
-def build(source: str, *flags: str, name: str = "made", head: str = HEAD) -> Path:
+@functools.cache
+def newest() -> tuple[str, int]:
+    """The newest of the installed compilers and its release: ``clang``, or a ``clang-19``."""
+    found = [("clang", _release("clang"))]
+    found += [(name, int(name[6:])) for n in range(15, 40) if shutil.which(name := f"clang-{n}")]
+    return max(found, key=lambda each: each[1])
+
+
+def _release(name: str) -> int:
+    said = re.search(r"version (\d+)", _compiler(name)[1])
+    assert said is not None
+    return int(said[1])
+
+
+def build(
+    source: str, *flags: str, name: str = "made", head: str = HEAD, compiler: str = "clang"
+) -> Path:
     """The object file ``name.o`` of a C source, out of the cache where it has been compiled before.
 
     The guest of lab/run sees what was compiled outside of it.
     """
-    clang, version = _compiler()
+    clang, version = _compiler(compiler)
     text = head + source
     # Debian keeps asm/ in the multiarch folder, which a bpf target does not look into.
     includes = [f"-I{path}" for path in sorted(Path("/usr/include").glob("*-linux-gnu"))]

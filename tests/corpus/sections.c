@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 */
+/* Programs of all sections whose programs want no target: type and attach type are from the name. */
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+#define PROGRAM(section, name, value)                                                              \
+	SEC(section) int in_##name(void *ctx)                                                           \
+	{                                                                                          \
+		return value;                                                                      \
+	}
+
+PROGRAM("socket", socket, 0)
+PROGRAM("sk_reuseport", reuseport, 1)
+PROGRAM("sk_reuseport/migrate", reuseport_migrate, 1)
+PROGRAM("kprobe/vfs_read", kprobe, 0)
+PROGRAM("kretprobe/vfs_read", kretprobe, 0)
+PROGRAM("uprobe", uprobe, 0)
+PROGRAM("uprobe.s", uprobe_s, 0)
+PROGRAM("uretprobe//bin/true:main", uretprobe, 0)
+PROGRAM("ksyscall/nanosleep", ksyscall, 0)
+PROGRAM("kretsyscall/nanosleep", kretsyscall, 0)
+PROGRAM("kprobe.multi/vfs_*", kprobe_multi, 0)
+PROGRAM("kretprobe.multi/vfs_*", kretprobe_multi, 0)
+PROGRAM("usdt", usdt, 0)
+PROGRAM("tc", tc, 0)
+PROGRAM("classifier", classifier, 0)
+PROGRAM("action", action, 0)
+PROGRAM("tracepoint/sched/sched_switch", tracepoint, 0)
+PROGRAM("tp/sched/sched_switch", tp, 0)
+PROGRAM("raw_tracepoint/sched_switch", raw_tracepoint, 0)
+PROGRAM("raw_tp.w/sched_switch", raw_tp_w, 0)
+PROGRAM("xdp", xdp, 2)
+PROGRAM("xdp.frags", xdp_frags, 2)
+PROGRAM("xdp/devmap", xdp_devmap, 2)
+PROGRAM("xdp.frags/cpumap", xdp_cpumap, 2)
+PROGRAM("perf_event", perf_event, 0)
+PROGRAM("lwt_in", lwt_in, 0)
+PROGRAM("lwt_out", lwt_out, 0)
+PROGRAM("lwt_xmit", lwt_xmit, 0)
+PROGRAM("lwt_seg6local", lwt_seg6local, 0)
+PROGRAM("sockops", sockops, 1)
+PROGRAM("sk_skb", sk_skb, 1)
+PROGRAM("sk_skb/stream_parser", stream_parser, 0)
+PROGRAM("sk_skb/stream_verdict", stream_verdict, 1)
+PROGRAM("sk_msg", sk_msg, 1)
+PROGRAM("flow_dissector", flow_dissector, 0)
+PROGRAM("cgroup_skb/ingress", cgroup_ingress, 1)
+PROGRAM("cgroup_skb/egress", cgroup_egress, 1)
+PROGRAM("cgroup/skb", cgroup_skb, 1)
+PROGRAM("cgroup/sock_create", sock_create, 1)
+PROGRAM("cgroup/sock", sock, 1)
+PROGRAM("cgroup/sock_release", sock_release, 1)
+PROGRAM("cgroup/post_bind4", post_bind4, 1)
+PROGRAM("cgroup/bind4", bind4, 1)
+PROGRAM("cgroup/bind6", bind6, 1)
+PROGRAM("cgroup/connect4", connect4, 1)
+PROGRAM("cgroup/connect6", connect6, 1)
+PROGRAM("cgroup/sendmsg4", sendmsg4, 1)
+PROGRAM("cgroup/recvmsg6", recvmsg6, 1)
+PROGRAM("cgroup/getpeername4", getpeername4, 1)
+PROGRAM("cgroup/getsockname6", getsockname6, 1)
+PROGRAM("cgroup/sysctl", sysctl, 1)
+PROGRAM("cgroup/getsockopt", getsockopt, 1)
+PROGRAM("cgroup/setsockopt", setsockopt, 1)
+PROGRAM("cgroup/dev", device, 1)
+PROGRAM("sk_lookup", sk_lookup, 1)
+PROGRAM("syscall", syscall, 0)
+PROGRAM("?tc", later, 0)
+PROGRAM("?no/such/section", unknown, 0)
+
+char _license[] SEC("license") = "GPL";
