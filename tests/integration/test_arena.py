@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import mmap
+import os
 import signal
 import subprocess
 import sys
@@ -12,13 +13,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from netbpf import loader
 from netbpf.bpf import map as bpf_map
 from netbpf.bpf import syscall, uapi
 from netbpf.bpf.prog import Program
 from netbpf.elf.object import open_object
-from netbpf.errors import BpfError, ConflictError, KernelError, NotFoundError, ObjectFileError
+from netbpf.errors import (
+    BpfError,
+    ConflictError,
+    KernelError,
+    NotFoundError,
+    ObjectFileError,
+    VerifierError,
+)
 from netbpf.loader.arena import Arena, Place
 from netbpf.loader.arena_image import Image, far_offsets
 from netbpf.loader.arena_memory import Memory
@@ -233,6 +243,34 @@ def test_pointers_out_of_the_arena(shared: Object) -> None:
     assert end not in arena
 
 
+@pytest.mark.parametrize("flags", [0, uapi.BPF_F_SEGV_ON_FAULT])
+def test_no_pointer_does_harm(flags: int) -> None:
+    with fresh(flags) as found, Memory(found) as memory:
+        start, end = memory.address, memory.address + len(memory)
+
+        @given(
+            base=st.sampled_from([0, start, end, 1 << 64]),
+            offset=st.integers(-3 * PAGE, 3 * PAGE),
+            size=st.integers(0, 2 * PAGE),
+        )
+        @settings(max_examples=200, deadline=None)
+        def attempt(base: int, offset: int, size: int) -> None:
+            pointer = base + offset
+            inside = start <= pointer < end and pointer + size <= end
+            try:
+                memory.read(pointer, size)
+                memory.write(pointer, b"x" * size)
+                assert memory.read(pointer, size) == b"x" * size
+                assert inside
+            except ValueError:
+                assert not inside
+            except KernelError as error:
+                assert inside and size and memory.segv_on_fault
+                assert error.errno == errno.EFAULT
+
+        attempt()
+
+
 def test_pages_that_no_program_made(heap: Object) -> None:
     arena = heap.arena
     assert arena.segv_on_fault
@@ -266,6 +304,22 @@ def test_a_heap_of_a_program(heap: Object) -> None:
     assert run(heap.programs["gives"]) == 0
     with pytest.raises(KernelError, match="EFAULT"):
         list(arena.at(heap.get("head"), "struct item").walk("next"))
+
+
+def test_a_heap_of_a_tc_program() -> None:
+    with loader.open(programs.SOURCES / "arena_private.o") as obj:
+        if tuple(int(n) for n in os.uname().release.split("-")[0].split(".")[:2]) < (7, 0):
+            with pytest.raises(VerifierError, match="must be sleepable to call"):
+                obj.load()
+            assert obj.maps == {}
+            with pytest.raises(ValueError, match="is not loaded"):
+                _ = obj.arena
+            return
+        obj.load()
+        keeps = obj.programs["keeps"]
+        assert [keeps.test_run(bytes(n)).retval for n in (64, 64, 100, 64)] == [1, 2, 1, 3]
+        seen = obj.arena.at(obj.get("first"), "struct seen").walk("next")
+        assert [(s["length"], s["times"]) for s in seen] == [(100, 1), (64, 3)]
 
 
 def test_the_page_is_really_not_there() -> None:
