@@ -29,16 +29,14 @@ def program(
 
     :param variables: ``VAR=VALUE``, set before the program is loaded.
     :param strict: refuse what does not work at the hook, instead of noting it.
+    :raises NetbpfError: it is of a type that no such hook takes.
     """
-    from netbpf.bpf import uapi
-
     source = _object_file(text)
     if source is None:
-        if variables:
-            raise ValueError(f"--set is for what is loaded from a file; {text} is loaded already")
-        with _loaded(text) as found:
+        with _loaded(text, variables) as found:
             info = found.info()
-            if hook is not None and info.type == uapi.BPF_PROG_TYPE_SCHED_CLS:
+            if hook is not None:
+                _check_type(info.name, info.type, info.type_name, hook)
                 tell(info.name, found, hook, strict)
             yield found
         return
@@ -50,7 +48,8 @@ def program(
         for variable in variables:
             obj.set(*assignment(variable))
         looked = None
-        if hook is not None and spec.type == uapi.BPF_PROG_TYPE_SCHED_CLS:
+        if hook is not None:
+            _check_type(spec.name, spec.type, spec.type_name, hook)
             looked = code.of(obj, spec)
             if not looked.opaque:
                 tell(spec.name, looked, hook, strict)
@@ -86,7 +85,7 @@ def examined(
     """
     source = _object_file(text)
     if source is None:
-        with _loaded(text) as found:
+        with _loaded(text, variables) as found:
             info = found.info()
             _check_type(info.name, info.type, info.type_name, hook)
             yield info.id, info.name, found
@@ -157,10 +156,12 @@ def _fitting(spec: ObjectSpec, name: str | None, hook: Hook | None) -> ProgramSp
 
 
 @contextmanager
-def _loaded(text: str) -> Iterator[Program]:
+def _loaded(text: str, variables: Sequence[str]) -> Iterator[Program]:
     from netbpf.bpf.prog import Program, loaded
     from netbpf.bpf.ref import Ref
 
+    if variables:
+        raise ValueError(f"--set is for what is loaded from a file; {text} is loaded already")
     ref = Ref.parse(text)
     if ref.kind == "pin":
         with Program.from_pin(ref.value) as pinned:

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.netns_fixtures import hooks
+from netbpf.bpf import uapi
+from netbpf.bpf.prog import load
+from tests.netns_fixtures import hooks, programs
 from tests.netns_fixtures.cli import netbpf, ok
 from tests.netns_fixtures.hooks import Site
 
@@ -44,6 +46,15 @@ def test_attach_refuses_the_pin_that_the_run_would(site: Site, bpffs: Path, bad:
     done = netbpf("-j", *words(site, "attach", *rest))
     assert (would.status, would.error) == (done.status, done.error)
     assert would.status != 0
+
+
+def test_attach_refuses_another_type_as_the_run_does(site: Site) -> None:
+    with load(uapi.BPF_PROG_TYPE_XDP, programs.returning(2), name="an_xdp") as prog:
+        for more, code in (((), "wrong_type"), (("--set", "a=1"), "usage")):
+            would = netbpf("-j", *words(site, "attach", f"id:{prog.id}", *more, "--dry-run"))
+            done = netbpf("-j", *words(site, "attach", f"id:{prog.id}", *more))
+            assert (would.status, would.error) == (done.status, done.error)
+            assert done.error["code"] == code
 
 
 def test_update_tells_both_programs(site: Site) -> None:
