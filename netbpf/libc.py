@@ -79,6 +79,36 @@ def bpf(cmd: int, attr: ctypes.Structure, size: int | None = None) -> int:
     return result
 
 
+def bpf_told(cmd: int, attr: ctypes.Structure, common: ctypes.Structure) -> int:
+    """Call bpf(2) with the attributes that all commands share: a log of why it was refused.
+
+    Since Linux 7.2 (kernel/bpf/syscall.c: BPF_COMMON_ATTRS), for those commands that know it.
+
+    :raises OSError: with the kernel's errno; an older kernel says EINVAL.
+    """
+    number = _BPF_NUMBERS.get(_MACHINE)
+    if number is None:
+        raise OSError(errno.ENOSYS, f"bpf(2) has no known number on {_MACHINE}")
+    # A function object of its own: this call has more arguments than the others.
+    call = _libc["syscall"]
+    call.restype = ctypes.c_long
+    call.argtypes = [
+        *(ctypes.c_long, ctypes.c_long, ctypes.c_void_p),
+        *(ctypes.c_long, ctypes.c_void_p, ctypes.c_long),
+    ]
+    result: int = call(
+        number,
+        cmd,
+        ctypes.byref(attr),
+        ctypes.sizeof(attr),
+        ctypes.byref(common),
+        ctypes.sizeof(common),
+    )
+    if result < 0:
+        raise _fail()
+    return result
+
+
 def perf_event_open(attr: ctypes.Structure, pid: int, cpu: int, flags: int) -> int:
     """perf_event_open(2) without a group: the event's descriptor.
 

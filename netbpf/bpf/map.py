@@ -210,6 +210,8 @@ def create(
             raise BpfError(
                 operation, number, "not permitted", hint="needs CAP_BPF (run as root)"
             ) from error
+        if said := syscall.refusal(uapi.BPF_MAP_CREATE, attr):
+            raise BpfError(operation, number, "; ".join(said.splitlines())) from error
         if number == errno.EINVAL:
             raise BpfError(
                 operation,

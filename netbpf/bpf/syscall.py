@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     Info = TypeVar("Info", bound=ctypes.Structure)
 
 
+_LOG_SIZE = 4096
+
+
 def _address(buffer: Any) -> int:
     return ctypes.addressof(buffer)
 
@@ -40,6 +43,22 @@ def object_name(name: str) -> bytes:
 def map_create(attr: ctypes.Structure) -> int:
     """BPF_MAP_CREATE: a new map's descriptor. ``attr`` is a ``uapi.MapCreateAttr``."""
     return libc.bpf(uapi.BPF_MAP_CREATE, attr)
+
+
+def refusal(cmd: int, attr: ctypes.Structure) -> str:
+    """The kernel's own words of why it refuses ``cmd``, which it has refused before.
+
+    Empty where it has none: it serves BPF_MAP_CREATE, BPF_PROG_LOAD and BPF_BTF_LOAD, and that
+    since Linux 7.2 (kernel/bpf/syscall.c: BPF_COMMON_ATTRS).
+    """
+    log = ctypes.create_string_buffer(_LOG_SIZE)
+    common = uapi.CommonAttr(log_buf=_address(log), log_size=_LOG_SIZE, log_level=1)
+    try:
+        # Should it not be refused any more, it is not what was asked for.
+        os.close(libc.bpf_told(cmd | uapi.BPF_COMMON_ATTRS, attr, common))
+    except OSError:
+        return log.value.decode(errors="replace").strip()
+    return ""
 
 
 def map_lookup_elem(fd: int, key: bytes, value_size: int, flags: int = 0) -> bytes:

@@ -21,6 +21,7 @@ SINCE = {
     "netkit-scrub": "6.13",
     "netkit-headroom": "6.14",
     "netkit-single": "7.1",
+    "common-attrs": "7.2",
 }
 """The release that brought each feature."""
 
@@ -137,6 +138,20 @@ def _decides(prog_type: str, attach_type: str, function: str) -> bool | None:
     return True
 
 
+def _common_attrs() -> bool | None:
+    from netbpf.bpf import uapi
+    from netbpf.bpf.fd import FD
+
+    attr = uapi.MapCreateAttr(map_type=uapi.BPF_MAP_TYPE_ARRAY, key_size=4, value_size=4)
+    attr.max_entries = 1
+    try:
+        number = libc.bpf_told(uapi.BPF_MAP_CREATE | uapi.BPF_COMMON_ATTRS, attr, uapi.CommonAttr())
+    except OSError as error:
+        return False if error.errno == errno.EINVAL else None
+    FD(number).close()
+    return True
+
+
 def _kconfig() -> Iterable[object]:
     from netbpf.loader import kconfig
 
@@ -153,6 +168,7 @@ _PROBES: dict[str, Callable[[], bool | None]] = {
     "kprobe": lambda: Path("/sys/bus/event_source/devices/kprobe").exists(),
     "kprobe-multi": _kprobe_multi,
     "lsm": lambda: _decides("LSM", "LSM_MAC", "bpf_lsm_socket_create"),
+    "common-attrs": _common_attrs,
     # CONFIG_KALLSYMS_ALL: without it variables have types and no addresses.
     "kallsyms-all": lambda: " runqueues\n" in Path("/proc/kallsyms").read_text(),
     # CONFIG_IKCONFIG_PROC, or a distribution's file.
