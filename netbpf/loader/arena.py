@@ -63,9 +63,9 @@ class Arena(Memory):
 
         :param btf: the types that ``at`` knows.
         """
-        super().__init__(found, address)
         self._variables = dict(variables or {})
         self._btf = btf
+        super().__init__(found, address)
 
     def at(self, pointer: int, type: str | int) -> Place:
         """What a pointer leads to, as a ``type`` of the object file: ``struct node``, ``__u32``.

@@ -12,7 +12,7 @@ from netbpf.bpf import prog, uapi
 from netbpf.bpf.macros import BPF_LD_IMM64, BPF_PSEUDO_MAP_VALUE
 from netbpf.bpf.map import Map
 from netbpf.elf.spec import MapSpec, ObjectSpec
-from netbpf.errors import BpfError, ObjectFileError, VerifierError
+from netbpf.errors import BpfError, ConflictError, ObjectFileError, VerifierError
 from netbpf.loader.arena import Arena
 
 _FAR = 1 << 30
@@ -25,9 +25,18 @@ class Image(Arena):
     half; on kernels that refuse such offsets the first.
     """
 
-    def __init__(self, spec: ObjectSpec, found: Map) -> None:
-        """Map the arena ``found`` for ``spec``; raises what ``Arena`` does."""
-        super().__init__(found, spec.btf)
+    def __init__(self, spec: ObjectSpec, found: Map, *, new: bool) -> None:
+        """Map the arena ``found`` for ``spec``; raises what ``Arena`` does.
+
+        :param new: nobody has had it before. One that existed need not be mapped here for programs
+            to work, and where that is impossible it is an arena of which every access is refused.
+        """
+        try:
+            super().__init__(found, spec.btf)
+        except (BpfError, ConflictError) as error:
+            if new:
+                raise
+            self._state = f"not in this process: {error}"
         self.start = self.length = 0
         if spec.arena is None:
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import mmap
+import sys
 import warnings
 
 from netbpf import libc
@@ -24,7 +25,9 @@ class _Mapping:
         self.size = size
 
     def __del__(self) -> None:
-        libc.unmap(self.address, self.size)
+        # The last moments of the process unmap it anyway, when modules may be gone.
+        if not sys.is_finalizing():
+            libc.unmap(self.address, self.size)
 
 
 class Memory(Closing):
@@ -45,6 +48,8 @@ class Memory(Closing):
         Since Linux 6.9 (kernel/bpf/arena.c: arena_map_mmap).
         """
         self._mapping: _Mapping | None = None
+        self._state = "closed"
+        self.address = 0
         info = uapi.MapInfo()
         try:
             syscall.obj_get_info(found.fileno(), info)
@@ -103,13 +108,17 @@ class Memory(Closing):
         offset = address - self.address
         return offset if 0 <= offset < self.size else None
 
+    def _open(self) -> _Mapping:
+        if self._mapping is None:
+            raise ValueError(f"arena {self.name} is {self._state}")
+        return self._mapping
+
     def locate(self, address: int, size: int = 1) -> int:
         """The address in this process of ``size`` bytes at a pointer.
 
         :raises ValueError: they do not all lie within the arena.
         """
-        if self._mapping is None:
-            raise ValueError(f"arena {self.name} is closed")
+        self._open()
         if address == 0:
             raise ValueError(f"a NULL pointer leads nowhere in arena {self.name}")
         offset = self._offset(address)
@@ -181,8 +190,7 @@ class Memory(Closing):
         :raises ValueError: touching a page that is not there would kill the process
             (BPF_F_SEGV_ON_FAULT): ``read`` and ``write`` raise an error instead.
         """
-        if self._mapping is None:
-            raise ValueError(f"arena {self.name} is closed")
+        mapping = self._open()
         if self.segv_on_fault:
             raise ValueError(
                 f"arena {self.name} has no buffer: it is one of BPF_F_SEGV_ON_FAULT, use read() "
@@ -191,7 +199,7 @@ class Memory(Closing):
         kind: type[ctypes.Array[ctypes.c_char]] = type("Pages", (ctypes.c_char * self.size,), {})
         pages = kind.from_address(self.address)
         # A view holds on to ``pages``, and so does every view that is made of it.
-        pages.mapping = self._mapping  # type: ignore[attr-defined]
+        pages.mapping = mapping  # type: ignore[attr-defined]
         return memoryview(pages).cast("B")
 
     def close(self) -> None:

@@ -328,16 +328,16 @@ class Object:
 
     def _fill_new(self, made: Map, spec: MapSpec) -> None:
         if maps.is_arena(spec):
-            self._map_arena(made).write_data(0, bytes(self._contents.get(spec.name, b"")))
+            self._map_arena(made, new=True).write_data(0, bytes(self._contents.get(spec.name, b"")))
         elif spec.name in self._contents:
             maps.fill(made, spec, bytes(self._contents[spec.name]))
 
-    def _map_arena(self, made: Map) -> Image:
+    def _map_arena(self, made: Map, *, new: bool = False) -> Image:
         # Imported only here: few objects have one.
         from netbpf.loader.arena_image import Image
 
         if self._arena is None:
-            self._arena = self._stack.enter_context(Image(self.spec, made))
+            self._arena = self._stack.enter_context(Image(self.spec, made, new=new))
         return self._arena
 
     def _pinned(self, spec: MapSpec, btf_fd: int) -> Map:

@@ -326,11 +326,14 @@ def test_the_page_is_really_not_there() -> None:
     """What the tests above come back from kills a process that follows the pointer itself."""
     code = (
         "import ctypes\n"
-        "from tests.integration.test_arena import fresh, Memory, uapi\n"
-        "with fresh(uapi.BPF_F_SEGV_ON_FAULT) as found, Memory(found) as memory:\n"
+        "from netbpf import Map\n"
+        "from netbpf.loader.arena_memory import Memory\n"
+        "with Map.from_id({}) as found, Memory(found) as memory:\n"
         "    print(ctypes.string_at(memory.address, 8))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
+    with fresh(uapi.BPF_F_SEGV_ON_FAULT) as found:
+        command = [sys.executable, "-c", code.format(found.id)]
+        done = subprocess.run(command, capture_output=True, timeout=60)
     assert done.returncode == -signal.SIGSEGV, done.stderr
     assert done.stdout == b""
 
@@ -446,6 +449,35 @@ def test_a_map_that_exists_keeps_its_contents() -> None:
         assert again.get("counter") == 1000
         again.programs["walks"].test_run(PACKET)
         assert again.get("counter") == 1001
+
+
+def test_two_objects_with_one_arena(shared: Object) -> None:
+    """Programs of the second work, as with libbpf; the memory is there once in a process."""
+    with loader.open(SHARED) as second:
+        second.reuse_map("arena", shared.maps["arena"])
+        second.load()
+        second.programs["builds"].test_run(PACKET)
+        assert shared.get("head") == shared.arena.variable("pool").at(4).address
+        assert shared.programs["sums"].test_run(PACKET).retval == 30
+        with pytest.raises(ValueError, match="arena arena is not in this process: map arena"):
+            second.arena.variable("head")
+        with pytest.raises(ValueError, match="not in this process"):
+            second.get("counter")
+        with pytest.raises(ValueError, match="not in this process"):
+            second.arena.buffer()
+    assert shared.get("counter") == 8
+
+
+def test_a_view_that_outlives_everything() -> None:
+    code = (
+        "from netbpf import loader\n"
+        f"with loader.open({str(SHARED)!r}) as obj:\n"
+        "    obj.load()\n"
+        "    view = obj.arena.buffer()\n"
+    )
+    command = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(command, capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
 def test_variables_where_only_programs_make_pages() -> None:
