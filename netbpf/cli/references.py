@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from netbpf.cli.lint import tell
-from netbpf.errors import AmbiguousError, NetbpfError
+from netbpf.errors import AmbiguousError, NetbpfError, NotFoundError
 
 if TYPE_CHECKING:
     from netbpf.bpf.hook import Hook
@@ -116,9 +116,9 @@ def _check_type(name: str, number: int, word: str, hook: Hook) -> None:
 
 def _object_file(text: str) -> tuple[str, str | None] | None:
     """The path and the program's name, where ``text`` is an object file; None where it is not."""
-    if text.startswith("builtin:"):
-        from netbpf import progs
+    from netbpf import progs
 
+    if text.startswith("builtin:"):
         return progs.path(text.removeprefix("builtin:")), None
     if text.startswith(_LOADED) and not os.path.exists(text):
         return None
@@ -129,9 +129,10 @@ def _object_file(text: str) -> tuple[str, str | None] | None:
         return path, name or None
     from netbpf.bpf.bpffs import is_bpffs
 
-    if os.path.exists(text) and is_bpffs(text):
-        return None
-    return text, None
+    if os.path.exists(text):
+        return None if is_bpffs(text) else (text, None)
+    hint = f"builtin:{text} comes with netbpf" if text in progs.names() else None
+    raise NotFoundError("object file", text, hint=hint)
 
 
 def _fitting(spec: ObjectSpec, name: str | None, hook: Hook | None) -> ProgramSpec:

@@ -17,9 +17,6 @@ from netbpf.netns.names import RUN_DIR, check_name
 _NS_GET_NSTYPE = 0xB703
 """include/uapi/linux/nsfs.h: _IO(0xb7, 0x3); the answer is the CLONE_ flag of its kind."""
 
-FORMS = "a name under /run/netns, a path, or pid:N"
-"""How a namespace is written, in words (NetNS.parse)."""
-
 
 class NetNS(Closing):
     """An open network namespace; it lives at least as long as this handle.

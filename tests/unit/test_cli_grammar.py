@@ -164,6 +164,15 @@ def test_what_is_empty_is_named(arguments: list[str], word: str) -> None:
     assert err.startswith(f"netbpf: {word} is empty")
 
 
+def test_a_builtin_without_its_word_is_pointed_at() -> None:
+    status, _, err = run("prog", "lint", "count", "--hook", "ingress")
+    assert (status, err) == (
+        1,
+        "netbpf: no object file count: builtin:count comes with netbpf\n",
+    )
+    assert run("prog", "lint", "nope", "--hook", "ingress")[2] == "netbpf: no object file nope\n"
+
+
 def test_an_errno_as_the_kernel_writes_it() -> None:
     assert run("explain", "-116") == run("explain", "ESTALE")
     assert run("watch", "--timeout", "nan")[0] == 2
