@@ -83,9 +83,7 @@ def main(argv: list[str] | None = None) -> int:
             raise KeyboardInterrupt
         return result if isinstance(result, int) else exit_status.DONE
     except BrokenPipeError:
-        # Whoever read our output has enough; what is still buffered goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return exit_status.REFUSED
+        return _unread()
     except (KeyboardInterrupt, typer.Abort) as error:
         return _report(arguments, error, "interrupted", exit_status.INTERRUPTED)
     except ClickException as error:
@@ -99,6 +97,19 @@ def main(argv: list[str] | None = None) -> int:
         words = f"{type(error).__name__}: {error}"
         hint = "this is a mistake in netbpf: please report it with the output of --debug"
         return _report(arguments, error, words, exit_status.REFUSED, code="internal", hint=hint)
+
+
+def untold(arguments: list[str], error: Exception) -> int:
+    """The status of a command that has done its work and could not tell of it."""
+    if isinstance(error, BrokenPipeError):
+        return _unread()
+    return _report(arguments, error, _words(error), exit_status.of(error))
+
+
+def _unread() -> int:
+    # Whoever read our output has enough; what is still buffered goes nowhere.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return exit_status.REFUSED
 
 
 def _words(error: Exception) -> str:

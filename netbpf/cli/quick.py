@@ -1,4 +1,4 @@
-"""The command that machines run again and again, without the parser of the others.
+"""The commands that machines run again and again, without the parser of the others.
 
 Parsing with typer costs 35 ms of CPU, as much as `bpftool net show` takes for a thousand devices
 (bench/show.py). What is not exactly this is left to the parser, and so is every error: to read a
@@ -13,7 +13,12 @@ if TYPE_CHECKING:
 
 
 def ran(arguments: Sequence[str]) -> bool:
-    """Whether this was ``netbpf tcx show [DEV] [HOOK] --json``, and has been done."""
+    """Whether this was one of them, and has been done.
+
+    ``netbpf tcx show [DEV] [HOOK] --json`` and ``netbpf prog load FILE [--pin DIR] [--json]``.
+    """
+    if list(arguments[:2]) == ["prog", "load"]:
+        return _loaded(arguments)
     words = [word for word in arguments if word not in ("-j", "--json")]
     if words[:2] != ["tcx", "show"] or len(words) == len(arguments) or len(words) > 4:
         return False
@@ -33,4 +38,41 @@ def ran(arguments: Sequence[str]) -> bool:
         # Told by the parser's way, in its words and with its status.
         settings.reset()
         return False
+    return True
+
+
+def _loaded(arguments: Sequence[str]) -> bool:
+    words = [word for word in arguments[2:] if word not in ("-j", "--json")]
+    pin = words.pop() if len(words) == 3 and words[1] == "--pin" else None
+    if pin is not None:
+        words.pop()
+    if (
+        len(words) != 1
+        or pin == ""
+        or any(not w or w.startswith("-") for w in (*words, pin or "x"))
+    ):
+        return False
+    import os
+
+    if os.environ.get("NETBPF_LOG_LEVEL"):
+        return False
+    from netbpf.cli import loading
+    from netbpf.cli.interrupts import uninterrupted
+    from netbpf.cli.settings import settings
+
+    settings.json = len(words) + 2 * (pin is not None) + 2 < len(arguments)
+    with uninterrupted():
+        try:
+            document = loading.made(words[0], pin)
+        except Exception:
+            # Nothing of it stayed. The parser's way refuses it once more, and says why.
+            settings.reset()
+            return False
+        try:
+            loading.tell(document, pin is not None)
+        except Exception as error:
+            # To load it a second time would fail for another reason.
+            from netbpf.cli.main import untold
+
+            raise SystemExit(untold(list(arguments), error)) from None
     return True

@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
-from netbpf.cli import chain_view, quick
+from netbpf.cli import chain_view, loading, quick
 from netbpf.cli.settings import settings
+from tests.netns_fixtures.cli import own_signals
 
 
 @pytest.fixture
@@ -83,3 +84,54 @@ def test_it_is_light() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert result.stdout.split() == []
+
+
+@pytest.mark.parametrize(
+    ("line", "asked", "json"),
+    [
+        ("prog load a.o", ("a.o", None), False),
+        ("prog load a.o --json", ("a.o", None), True),
+        ("prog load a.o --pin dir", ("a.o", "dir"), False),
+        ("prog load -j a.o --pin dir", ("a.o", "dir"), True),
+    ],
+)
+def test_loading_without_options(
+    line: str, asked: tuple[str, str | None], json: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def made(file: str, pin: str | None) -> dict[str, object]:
+        calls.append((file, pin))
+        return {}
+
+    monkeypatch.setattr(loading, "made", made)
+    monkeypatch.setattr(loading, "tell", lambda document, pinned: calls.append(settings.json))
+    monkeypatch.delenv("NETBPF_LOG_LEVEL", raising=False)
+    try:
+        with own_signals():
+            assert quick.ran(line.split())
+    finally:
+        settings.reset()
+    assert calls == [asked, json]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "prog load",
+        "prog load --help",
+        "prog load a.o b.o",
+        "prog load a.o --pin",
+        "prog load --pin dir a.o",
+        "prog load a.o --pin=dir",
+        "prog load a.o --dry-run",
+        "prog load a.o -v",
+        "prog load a.o --set x=1",
+        "prog load a.o --pin --json",
+        "prog show",
+        "-n ns prog load a.o",
+    ],
+)
+def test_loading_with_options(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "made", lambda *asked: pytest.fail(f"{asked}"))
+    assert not quick.ran(line.split())
