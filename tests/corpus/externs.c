@@ -1,24 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 */
-/* Names that the kernel defines: of its configuration, its variables and its functions. */
+/* Names that the kernel defines: of symbols by address, and of its functions for programs. */
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
 struct task_struct {
 	int pid;
 } __attribute__((preserve_access_index));
-
-extern unsigned int LINUX_KERNEL_VERSION __kconfig;
-extern _Bool LINUX_HAS_SYSCALL_WRAPPER __kconfig __weak;
-extern _Bool LINUX_HAS_BPF_COOKIE __kconfig __weak;
-extern _Bool CONFIG_BPF_SYSCALL __kconfig;
-extern enum libbpf_tristate CONFIG_BPF_JIT __kconfig;
-extern enum libbpf_tristate CONFIG_NO_SUCH_THING __kconfig __weak;
-extern char CONFIG_CC_VERSION_TEXT[64] __kconfig __weak;
-extern char CONFIG_DEFAULT_HOSTNAME[32] __kconfig __weak;
-extern const int CONFIG_HZ __kconfig;
-extern unsigned long CONFIG_NR_CPUS __kconfig __weak;
-extern __u8 CONFIG_LOG_BUF_SHIFT __kconfig __weak;
-extern char CONFIG_MODULES __kconfig __weak;
 
 extern const void bpf_prog_put __ksym;
 extern const void no_such_symbol __ksym __weak;
@@ -31,21 +18,6 @@ extern void bpf_task_release(struct task_struct *task) __ksym __weak;
 extern int bpf_no_such_function(int a) __ksym __weak;
 
 __u64 address, absent;
-
-SEC("tc")
-int configured(struct __sk_buff *skb)
-{
-	int found = LINUX_KERNEL_VERSION >> 16;
-
-	if (CONFIG_BPF_SYSCALL && CONFIG_BPF_JIT == TRI_YES && !CONFIG_NO_SUCH_THING)
-		found += CONFIG_HZ;
-	if (LINUX_HAS_SYSCALL_WRAPPER)
-		found += CONFIG_NR_CPUS;
-	if (LINUX_HAS_BPF_COOKIE)
-		found++;
-	return found + CONFIG_CC_VERSION_TEXT[0] + CONFIG_DEFAULT_HOSTNAME[1] + CONFIG_LOG_BUF_SHIFT +
-	       CONFIG_MODULES;
-}
 
 SEC("raw_tp/sys_enter")
 int symbols(void *ctx)

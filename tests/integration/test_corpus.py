@@ -17,9 +17,16 @@ from tests.netns_fixtures.objects import build, newest
 
 SOURCES = Path(__file__).resolve().parents[1] / "corpus"
 LINKED = ("linked_a", "linked_b")
-# Where the kernel tells the addresses of its data, it loads; else both refuse it.
-EITHER = ("variables",)
-NEEDS = {"trampolines": ["fentry"], "decides": ["lsm", "fmod_ret"]}
+# These load where the kernel tells the addresses of its data, and its configuration.
+EITHER = ("variables", "config")
+NEEDS = {
+    "trampolines": ["fentry"],
+    "decides": ["lsm", "fmod_ret"],
+    "libbpf-tools/biosnoop": ["fentry"],
+    "libbpf-tools/klockstat": ["fentry"],
+    "libbpf-tools/tcpconnlat": ["fentry"],
+    "libbpf-tools/vfsstat": ["fentry"],
+}
 # Its casts between address spaces: clang 19, and no instruction set but the last.
 ARENA = "arena"
 
@@ -64,14 +71,14 @@ KNOWN = (
         older((1, 8)),
     ),
     Known(
-        "externs-*",
-        "map externs.kconfig contents",
+        "virtual-*",
+        "map virtual.kconfig contents",
         "libbpf asks for LINUX_HAS_SYSCALL_WRAPPER by a kprobe, netbpf by the kernel's symbols",
         no_kprobes,
     ),
     Known(
-        "externs-*",
-        "program configured *",
+        "virtual-*",
+        "program reads *",
         "dead code by the value of LINUX_HAS_SYSCALL_WRAPPER",
         no_kprobes,
     ),
@@ -111,6 +118,10 @@ def compile_one(name: str, cpu: str) -> Path:
     return build(text, "-Wall", "-Werror", f"-mcpu={cpu}", name=name, head="", compiler=compiler)
 
 
+def marks(name: str) -> list[pytest.MarkDecorator]:
+    return [pytest.mark.needs(*NEEDS[name])] if name in NEEDS else []
+
+
 def own() -> list[object]:
     # Clang 18 and later know the last instruction set; not every machine has one.
     cpus = ["v1", "v2", "v3", *(["v4"] if newest()[1] >= 18 else [])]
@@ -120,8 +131,7 @@ def own() -> list[object]:
             name = source.stem
             if name in LINKED or (name == ARENA and (cpu != "v4" or newest()[1] < 19)):
                 continue
-            marks = [pytest.mark.needs(*NEEDS[name])] if name in NEEDS else []
-            found.append(pytest.param(name, cpu, marks=marks, id=f"{name}-{cpu}"))
+            found.append(pytest.param(name, cpu, marks=marks(name), id=f"{name}-{cpu}"))
     return [*found, *(pytest.param("linked", cpu, id=f"linked-{cpu}") for cpu in cpus)]
 
 
@@ -138,7 +148,9 @@ def test_own_objects(name: str, cpu: str, tmp_path: Path) -> None:
     assert name in EITHER or (ours is not None) == name.startswith("refused_"), ours
 
 
-@pytest.mark.parametrize("name", packages.objects())
+@pytest.mark.parametrize(
+    "name", [pytest.param(each, marks=marks(each)) for each in packages.objects()]
+)
 def test_objects_of_packages(name: str) -> None:
     check(name, packages.objects()[name])
 
