@@ -11,11 +11,11 @@ import errno
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from netbpf import libc
 from netbpf.bpf.macros import BPF_FS_MAGIC
 from netbpf.errors import BpfError, NetbpfError
+from netbpf.records import record
 
 MOUNT = "/sys/fs/bpf"
 """Where a bpffs is mounted by custom."""
@@ -24,7 +24,7 @@ FOLDER = "netbpf"
 """The folder on it for netbpf's own pins."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class BpfFs:
     """A bpffs.
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from netbpf.bpf import uapi
+from netbpf.records import record
 
 _ON_DEVICE = {
     uapi.BPF_LINK_TYPE_XDP: "xdp",
@@ -13,7 +12,7 @@ _ON_DEVICE = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class LinkInfo:
     """What the kernel tells of a link.
 

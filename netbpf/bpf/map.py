@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from netbpf.bpf import syscall, uapi
 from netbpf.bpf.fd import FD
 from netbpf.bpf.kobject import KernelObject, refused
 from netbpf.errors import BpfError
+from netbpf.records import record
 
 _PER_CPU = frozenset(
     {
@@ -23,7 +23,7 @@ _PER_CPU = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class MapInfo:
     """What the kernel tells of a map; sizes in bytes, ``name`` at most 15 characters."""
 

@@ -8,7 +8,6 @@ import re
 import stat
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 
 from netbpf.bpf import syscall, uapi
 from netbpf.bpf.bpffs import FOLDER, MOUNT, BpfFs, is_bpffs, mounts, refused
@@ -16,6 +15,7 @@ from netbpf.bpf.fd import FD, kind_of
 from netbpf.bpf.link_info import LinkInfo
 from netbpf.errors import BpfError
 from netbpf.interrupts import held as uninterrupted
+from netbpf.records import record
 
 _NAME_MAX = 255
 
@@ -156,7 +156,7 @@ def remove(path: str) -> None:
         remove_folders([folder])
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Pin:
     """A pin, and what it was seen to hold.
 
@@ -178,7 +178,7 @@ class Pin:
         return OwnName.parse(os.path.basename(self.path)) if self.own else None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class OwnName:
     """What the name of netbpf's own pin of a link says: where the link was attached, and by what.
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import ctypes
 import errno
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from netbpf.bpf import syscall, uapi, verifier_log
 from netbpf.bpf.fd import FD
 from netbpf.bpf.kobject import KernelObject, refused
 from netbpf.bpf.ref import Ref
 from netbpf.errors import BpfError, NotFoundError, VerifierError
+from netbpf.records import record
 
 # Not from typing: to import it costs a quick command a tenth of its time (bench/show.py).
 TYPE_CHECKING = False
@@ -23,7 +23,7 @@ _LOG_FIRST = 1 << 18
 _LOG_LAST = 1 << 26
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ProgramInfo:
     """What the kernel tells of a program.
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from typing import Literal
+
+from netbpf.records import record
 
 Kind = Literal["id", "name", "tag", "link", "pin"]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Ref:
     """One reference: ``id:N``, ``name:NAME``, ``tag:HEX``, ``link:N``, ``pin:PATH``."""
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 from netbpf.btf.blob import Btf
 from netbpf.btf.errors import BtfFormatError
 from netbpf.btf.header import MAGIC
+from netbpf.records import field, record
 
 FUNC_INFO_SIZE = 8
 LINE_INFO_SIZE = 16
 CORE_RELO_SIZE = 16
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class FuncInfo:
     """A function starts at byte ``offset`` of its section; ``type_id`` is a FUNC."""
 
@@ -23,7 +23,7 @@ class FuncInfo:
     type_id: int
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class LineInfo:
     """The source of the instruction at byte ``offset``: string offsets, line and column packed."""
 
@@ -33,7 +33,7 @@ class LineInfo:
     line_column: int
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class CoreRelo:
     """A CO-RE relocation: what the instruction at byte ``offset`` wants to know of ``type_id``.
 
@@ -47,7 +47,7 @@ class CoreRelo:
     number: int = 0
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class BtfExt:
     """The records of a .BTF.ext section by section name."""
 
@@ -75,13 +75,13 @@ class BtfExt:
         if length >= 32:
             parts += struct.unpack_from(prefix + "2I", data, 24)
         result = cls()
-        for section, record in _records(data, length, parts[0:2], FUNC_INFO_SIZE, prefix, btf):
-            result.funcs.setdefault(section, []).append(FuncInfo(record[0], record[1]))
-        for section, record in _records(data, length, parts[2:4], LINE_INFO_SIZE, prefix, btf):
-            result.lines.setdefault(section, []).append(LineInfo(*record))
+        for section, entry in _records(data, length, parts[0:2], FUNC_INFO_SIZE, prefix, btf):
+            result.funcs.setdefault(section, []).append(FuncInfo(entry[0], entry[1]))
+        for section, entry in _records(data, length, parts[2:4], LINE_INFO_SIZE, prefix, btf):
+            result.lines.setdefault(section, []).append(LineInfo(*entry))
         core = _records(data, length, parts[4:6], CORE_RELO_SIZE, prefix, btf)
-        for number, (section, record) in enumerate(core):
-            offset, type_id, access, kind = record
+        for number, (section, entry) in enumerate(core):
+            offset, type_id, access, kind = entry
             relo = CoreRelo(offset, type_id, btf.string(access), kind, number)
             result.core.setdefault(section, []).append(relo)
         return result

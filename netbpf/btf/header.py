@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 
 from netbpf.btf.errors import BtfFormatError
+from netbpf.records import record
 
 MAGIC = 0xEB9F
 _HEADER = 24
 
 
-@dataclass(slots=True, frozen=True)
+@record(slots=True, frozen=True)
 class Header:
     """The header of a BTF blob; ``types`` and ``strings`` are (start, length) in the blob."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 from netbpf.btf import types as t
 from netbpf.btf.blob import Btf
@@ -11,6 +10,7 @@ from netbpf.btf.c_layout import Layouts
 from netbpf.btf.declare import Declarator
 from netbpf.btf.errors import BtfFormatError
 from netbpf.errors import NotFoundError
+from netbpf.records import field, record
 
 CACHE_LINE = 64
 _MAX_DEPTH = 32
@@ -38,7 +38,7 @@ _WORDS = {
 }
 
 
-@dataclass(slots=True, frozen=True)
+@record(slots=True, frozen=True)
 class Hole:
     """Bits that no member uses, counted from the start of the whole type."""
 
@@ -46,7 +46,7 @@ class Hole:
     bits: int
 
 
-@dataclass(slots=True, frozen=True)
+@record(slots=True, frozen=True)
 class Row:
     """A member; offsets count from the start of the whole type, in bytes and in bits.
 
@@ -68,7 +68,7 @@ class Row:
     padding: int
 
 
-@dataclass(slots=True, frozen=True)
+@record(slots=True, frozen=True)
 class Shown:
     """A type by itself; ``members`` for a struct or union, ``values`` for an enum, else None.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from netbpf.records import record
 
 # include/uapi/linux/btf.h
 KIND_VOID = 0
@@ -35,7 +35,7 @@ LINKAGE_GLOBAL = 1
 LINKAGE_EXTERN = 2
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class Void:
     """Type id 0."""
 
@@ -43,7 +43,7 @@ class Void:
     kind = KIND_VOID
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class Int:
     """An integer, a character or a bool of ``size`` bytes; ``bits`` of it hold the value."""
 
@@ -65,7 +65,7 @@ class Int:
         return bool(self.encoding & INT_BOOL)
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class Ptr:
     """A pointer to ``type_id``."""
 
@@ -74,7 +74,7 @@ class Ptr:
     kind = KIND_PTR
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class Array:
     """``length`` times ``type_id`` (no size stands for a flexible array: length 0)."""
 
@@ -85,7 +85,7 @@ class Array:
     kind = KIND_ARRAY
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class Member:
     """A member of a struct or union; ``bit_size`` is 0 unless it is a bit field."""
 
@@ -100,7 +100,7 @@ class Member:
         return self.bit_offset // 8
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class Struct:
     """A struct of ``size`` bytes."""
 
@@ -110,7 +110,7 @@ class Struct:
     kind = KIND_STRUCT
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class Union:
     """A union of ``size`` bytes."""
 
@@ -120,7 +120,7 @@ class Union:
     kind = KIND_UNION
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class Enum:
     """An enumeration of ``size`` bytes; 64-bit values and small ones alike."""
 
@@ -131,7 +131,7 @@ class Enum:
     kind: int = KIND_ENUM
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class Fwd:
     """A declaration of a struct or union (``union`` true) whose body is elsewhere."""
 
@@ -140,7 +140,7 @@ class Fwd:
     kind = KIND_FWD
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class Typedef:
     """Another name for ``type_id``."""
 
@@ -149,7 +149,7 @@ class Typedef:
     kind = KIND_TYPEDEF
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class Qualifier:
     """const, volatile or restrict (``kind`` says which)."""
 
@@ -158,7 +158,7 @@ class Qualifier:
     name = ""
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class TypeTag:
     """``__attribute__((btf_type_tag("name")))``, or with ``attribute`` any other attribute."""
 
@@ -168,7 +168,7 @@ class TypeTag:
     kind = KIND_TYPE_TAG
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class DeclTag:
     """A tag on ``type_id`` itself (``component`` -1) or on one of its members or parameters."""
 
@@ -179,7 +179,7 @@ class DeclTag:
     kind = KIND_DECL_TAG
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class Func:
     """A function whose prototype is ``type_id``; ``linkage`` is one of ``LINKAGE_…``."""
 
@@ -189,7 +189,7 @@ class Func:
     kind = KIND_FUNC
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class FuncProto:
     """A prototype: what it returns, and its parameters as (name, type id)."""
 
@@ -199,7 +199,7 @@ class FuncProto:
     kind = KIND_FUNC_PROTO
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class Var:
     """A variable; ``linkage`` is one of ``LINKAGE_…``."""
 
@@ -209,7 +209,7 @@ class Var:
     kind = KIND_VAR
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class SecVar:
     """Where the variable ``type_id`` lies in its section."""
 
@@ -218,7 +218,7 @@ class SecVar:
     size: int
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class DataSec:
     """A section of ``size`` bytes and the variables in it."""
 
@@ -228,7 +228,7 @@ class DataSec:
     kind = KIND_DATASEC
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class Float:
     """A floating point number of ``size`` bytes."""
 
@@ -237,7 +237,7 @@ class Float:
     kind = KIND_FLOAT
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class Unknown:
     """A kind newer than this reader, stepped over thanks to the blob's own layout section."""
 

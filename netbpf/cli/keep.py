@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Literal
 
 from netbpf.bpf import pin as pins
@@ -13,9 +12,10 @@ from netbpf.bpf.bpffs import FOLDER, MOUNT, BpfFs, lasting, reach
 from netbpf.bpf.link import Link
 from netbpf.cli import interrupts
 from netbpf.cli.output import note
+from netbpf.records import field, record
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class Keeper:
     """How a link is kept: our ``own`` pin, one at ``path``, ``hold``; or there is none."""
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from netbpf.btf import types as t
 from netbpf.btf.blob import Btf
 from netbpf.elf.checks import named
 from netbpf.elf.file import SHN_UNDEF, STB_LOCAL, STB_WEAK, STT_NOTYPE, ElfFile
 from netbpf.elf.spec import Extern, KconfigType
+from netbpf.records import replace
 
 KCONFIG = ".kconfig"
 KSYMS = ".ksyms"

@@ -11,11 +11,11 @@ import os
 import stat
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
 from netbpf.errors import NotFoundError, ObjectFileError
+from netbpf.records import record
 
 EM_NONE = 0
 EM_BPF = 247
@@ -48,7 +48,7 @@ _MAX_NAME = 4096
 _TYPES = {2: "ET_EXEC", 3: "ET_DYN", 4: "ET_CORE"}
 
 
-@dataclass(slots=True, eq=False, repr=False)
+@record(slots=True, eq=False, repr=False)
 class Section:
     """One section header; ``content`` of the file gives what it holds."""
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from netbpf.bpf import uapi
 from netbpf.btf import types as t
 from netbpf.btf.blob import Btf
 from netbpf.elf.file import ElfFile, Section, Symbol
 from netbpf.elf.spec import MapSpec
+from netbpf.records import replace
 
 MAPS = ".maps"
 # bpf_helpers.h: enum libbpf_pin_type

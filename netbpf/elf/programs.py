@@ -5,7 +5,6 @@ from __future__ import annotations
 import struct
 from bisect import bisect_left
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 
 from netbpf.bpf.macros import BPF_INSN_SIZE, BPF_JMP_CALL, BPF_LD_IMM64, BPF_PSEUDO_CALL
 from netbpf.btf.ext import CoreRelo, FuncInfo, LineInfo
@@ -24,6 +23,7 @@ from netbpf.elf.file import (
 )
 from netbpf.elf.sections import meaning
 from netbpf.elf.spec import Binding, Function, ProgramSpec, Relocation
+from netbpf.records import record, replace
 
 TEXT = ".text"
 # Relocation types of instructions (LLVM: BinaryFormat/ELFRelocs/BPF.def).
@@ -31,7 +31,7 @@ R_BPF_64_64 = 1
 R_BPF_64_32 = 10
 
 
-@dataclass(slots=True, frozen=True)
+@record(slots=True, frozen=True)
 class Targets:
     """What instructions may refer to.
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 
 from netbpf.bpf import macros, uapi
+from netbpf.records import record
 
 _SLEEPABLE = macros.BPF_F_SLEEPABLE
 _FRAGS = macros.BPF_F_XDP_HAS_FRAGS
@@ -185,7 +185,7 @@ _OPTIONAL = frozenset(
 )
 
 
-@dataclass(slots=True, frozen=True)
+@record(slots=True, frozen=True)
 class SectionMeaning:
     """What a section's name says; ``type`` 0 where it says nothing.
 

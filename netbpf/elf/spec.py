@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
 from typing import Literal
 
 from netbpf.bpf import uapi
@@ -11,13 +10,14 @@ from netbpf.btf import types as t
 from netbpf.btf.blob import Btf
 from netbpf.btf.ext import CoreRelo, FuncInfo, LineInfo
 from netbpf.errors import ObjectFileError
+from netbpf.records import field, record
 
 RelocationKind = Literal["map", "data", "call", "function", "extern", "arena", "jump_table"]
 Binding = Literal["static", "global", "weak"]
 KconfigType = Literal["bool", "tristate", "char", "integer", "string"]
 
 
-@dataclass(slots=True, frozen=True)
+@record(slots=True, frozen=True)
 class Relocation:
     """An instruction that refers to something by name.
 
@@ -36,7 +36,7 @@ class Relocation:
     size: int = 0
 
 
-@dataclass(slots=True, frozen=True)
+@record(slots=True, frozen=True)
 class Function:
     """A function's instructions in the file's byte order, and what refers to them.
 
@@ -62,7 +62,7 @@ class Function:
         return self.section_index, self.offset
 
 
-@dataclass(slots=True, frozen=True)
+@record(slots=True, frozen=True)
 class ProgramSpec:
     """A program: an entry function and what its section's name says.
 
@@ -93,7 +93,7 @@ class ProgramSpec:
         return uapi.PROG_TYPE_NAMES.get(self.type, str(self.type))
 
 
-@dataclass(slots=True, frozen=True)
+@record(slots=True, frozen=True)
 class StructOps:
     """The initial value of a struct of the kernel that is made of programs.
 
@@ -109,7 +109,7 @@ class StructOps:
     link: bool = False
 
 
-@dataclass(slots=True, frozen=True)
+@record(slots=True, frozen=True)
 class MapSpec:
     """A map as the object defines it; sizes in bytes.
 
@@ -148,7 +148,7 @@ class MapSpec:
         return self.section.startswith(".rodata")
 
 
-@dataclass(slots=True, frozen=True)
+@record(slots=True, frozen=True)
 class Extern:
     """A name that the kernel or its configuration has to define.
 
@@ -169,7 +169,7 @@ class Extern:
     size: int = 0
 
 
-@dataclass(slots=True, frozen=True)
+@record(slots=True, frozen=True)
 class Arena:
     """The variables that live in an arena: the ``map``, and their initial image.
 
@@ -182,7 +182,7 @@ class Arena:
     contents: bytes = field(repr=False)
 
 
-@dataclass(slots=True, frozen=True)
+@record(slots=True, frozen=True)
 class Global:
     """A variable in a data section; ``map`` is the map of the section."""
 
@@ -195,7 +195,7 @@ class Global:
     static: bool
 
 
-@dataclass(slots=True, frozen=True)
+@record(slots=True, frozen=True)
 class ObjectSpec:
     """All that an object file holds; the same on every machine.
 

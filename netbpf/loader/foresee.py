@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 
 from netbpf.elf.spec import MapSpec, ProgramSpec
 from netbpf.loader import choose
 from netbpf.loader.object import Object
+from netbpf.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Foreseen:
     """The programs and maps that ``load`` would make, with the sizes that were set.
 

@@ -6,7 +6,6 @@ import errno
 import mmap
 import struct
 from collections.abc import Mapping
-from dataclasses import replace
 
 from netbpf.bpf import map as bpf_map
 from netbpf.bpf import uapi
@@ -15,6 +14,7 @@ from netbpf.elf.externs import KCONFIG
 from netbpf.elf.spec import MapSpec, ObjectSpec
 from netbpf.errors import BpfError, ConflictError
 from netbpf.loader import log
+from netbpf.records import replace
 
 # Maps whose keys and values the kernel refuses to be described by BTF (kernel/bpf/syscall.c:
 # map_check_btf, and the map_check_btf of the types).

@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from functools import partial
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
@@ -23,6 +22,7 @@ from netbpf.elf.spec import MapSpec, ObjectSpec, ProgramSpec
 from netbpf.errors import NetbpfError, NotFoundError, ObjectFileError, VerifierError
 from netbpf.loader import btf as kernel_btf
 from netbpf.loader import choose, core, kernel_types, maps, programs, relocate, variables, wanted
+from netbpf.records import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 
 from netbpf.bpf import pin as pins
 from netbpf.bpf.link import Link
@@ -14,9 +13,10 @@ from netbpf.elf.spec import MapSpec
 from netbpf.errors import ConflictError, NetbpfError
 from netbpf.interrupts import held as uninterrupted
 from netbpf.loader.object import PIN_ROOT, Object
+from netbpf.records import field, record
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Pins:
     """Where each map, program and link of an object is pinned, by its name.
 

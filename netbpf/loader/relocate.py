@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 
 from netbpf.bpf.macros import (
     BPF_INSN_SIZE,
@@ -16,6 +15,7 @@ from netbpf.bpf.macros import (
 )
 from netbpf.elf.spec import Function, ObjectSpec, ProgramSpec, Relocation
 from netbpf.errors import ObjectFileError
+from netbpf.records import record, replace
 
 _Three = tuple[int, int, int]
 FUNC_INFO_SIZE = 8
@@ -24,7 +24,7 @@ LINE_INFO_SIZE = 16
 _MAX_INSNS = 1_000_000
 
 
-@dataclass(slots=True, frozen=True)
+@record(slots=True, frozen=True)
 class Linked:
     """A program ready for the kernel; ``func_info`` and ``line_info`` are empty where unknown.
 

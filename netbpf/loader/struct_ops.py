@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
 
 from netbpf.bpf import map as bpf_map
 from netbpf.bpf.map import Map
@@ -15,12 +14,13 @@ from netbpf.elf.spec import MapSpec, ObjectSpec
 from netbpf.errors import ObjectFileError
 from netbpf.loader import externs
 from netbpf.loader.kernel_types import KernelTypes
+from netbpf.records import field, record
 
 # kernel/bpf/bpf_struct_ops.c: the value of the map holds the struct behind a head of its own.
 _VALUE_PREFIX = "bpf_struct_ops_"
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class Fitted:
     """A struct as this kernel has it.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, MutableMapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 
 from netbpf.bpf import uapi
 from netbpf.bpf.map import Map
@@ -14,6 +13,7 @@ from netbpf.elf.spec import MapSpec, ObjectSpec, ProgramSpec
 from netbpf.errors import VerifierError
 from netbpf.loader import choose, kernel_types, log
 from netbpf.loader.programs import NOTHING, Attached
+from netbpf.records import field, record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _POISONED = re.compile(r"^\d+: \(85\) call unknown#(\d+)\b", re.MULTILINE)
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class Wanted:
     """What was found in the kernel: externs, targets of programs, structs made of programs.
 

@@ -1,0 +1,105 @@
+"""Dataclasses without the module of that name, which takes a quick command as long as its work.
+
+What they have here: slots, frozen, defaults, ``repr``, ``==``, a hash where they are frozen. Type
+checkers see dataclasses, and ``dataclasses.replace`` takes them for some.
+"""
+
+from __future__ import annotations
+
+__all__ = ["field", "record", "replace"]
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from dataclasses import dataclass as record
+    from dataclasses import field, replace
+else:
+    _NONE = object()
+
+    class _Field:
+        def __init__(self, default, factory=_NONE, shown=True, taken=True):
+            self.default, self.factory = default, factory
+            self.shown, self.taken = shown, taken
+
+    class _Fields:
+        # What dataclasses.replace and its kin look for; made when they do.
+        def __get__(self, one, kind):
+            import dataclasses
+
+            found = {}
+            for name in kind.__slots__:
+                each = found[name] = dataclasses.field(init=name in kind.__match_args__)
+                each.name, each._field_type = name, dataclasses._FIELD
+            return found
+
+    def field(*, default=_NONE, default_factory=_NONE, repr=True, init=True):
+        """A field with more to say of it than a default."""
+        return _Field(default, default_factory, repr, init)
+
+    def replace(one, **changes):
+        """A copy with other values."""
+        kind = type(one)
+        return kind(**{name: getattr(one, name) for name in kind.__match_args__} | changes)
+
+    def record(*, slots, frozen=False, eq=True, repr=True):
+        """Make a class of its annotations; slots are the only way."""
+        return lambda cls: _made(cls, frozen, eq, repr)
+
+    def _made(cls, frozen, eq, told):
+        names = tuple(getattr(cls, "__annotations__", ()))
+        space = {k: v for k, v in cls.__dict__.items() if k not in ("__dict__", "__weakref__")}
+        given, shown, taken = {"_set": object.__setattr__}, [], []
+        head, body = ["self"], []
+        for name in names:
+            entry = space.pop(name, _NONE)
+            if not isinstance(entry, _Field):
+                entry = _Field(entry)
+            if entry.shown:
+                shown.append(name)
+            value, text = name, name
+            if entry.factory is not _NONE:
+                given[f"_make_{name}"], given["_none"] = entry.factory, _NONE
+                text = f"{name}=_none"
+                value = f"_make_{name}() if {name} is _none else {name}"
+            elif entry.default is not _NONE:
+                given[f"_is_{name}"] = entry.default
+                text = f"{name}=_is_{name}"
+            if entry.taken:
+                head.append(text)
+                taken.append(name)
+            else:
+                value = f"_is_{name}"
+            body.append(f"_set(self, {name!r}, {value})" if frozen else f"self.{name} = {value}")
+        lines = "\n ".join(body) or "pass"
+        exec(f"def __init__({', '.join(head)}):\n {lines}", given)
+        space["__dataclass_fields__"] = _Fields()
+        space |= {"__slots__": names, "__match_args__": tuple(taken), "__init__": given["__init__"]}
+
+        def __repr__(self):
+            said = ", ".join(f"{name}={getattr(self, name)!r}" for name in shown)
+            return f"{cls.__qualname__}({said})"
+
+        def __eq__(self, other):
+            if type(other) is not type(self):
+                return NotImplemented
+            return all(getattr(self, name) == getattr(other, name) for name in names)
+
+        if told:
+            space.setdefault("__repr__", __repr__)
+        if eq:
+            space.setdefault("__eq__", __eq__)
+        if frozen:
+
+            def __hash__(self):
+                return hash(tuple(getattr(self, name) for name in names))
+
+            def __setattr__(self, name, value):
+                raise AttributeError(f"cannot assign to field {name!r}")
+
+            def __delattr__(self, name):
+                raise AttributeError(f"cannot delete field {name!r}")
+
+            space |= {"__setattr__": __setattr__, "__delattr__": __delattr__}
+            space.setdefault("__hash__", __hash__)
+        elif eq:
+            space["__hash__"] = None
+        return type(cls)(cls.__name__, cls.__bases__, space)
