@@ -6,6 +6,9 @@ index of the kernel's types in the cache, and with an empty cache. Then one proc
 loads and closes the same object over and over, here and in C with libbpf. All of it is in a mount
 namespace of its own, with a cache and a bpffs of its own. The goals: at most 3 times bpftool's
 time, under 6 times with an empty cache, less than libbpf in a long-lived process.
+
+Seen on a busy host, Python 3.11, bpftool 7.1: 3.6 to 4.0 times and 7.6 times, 0.08 in one process.
+Nearly all of the first is imports; the work itself takes 3 ms, and 35 ms more to make the index.
 """
 
 from __future__ import annotations
