@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -56,6 +57,10 @@ def taken(function: Callable[[], object]) -> float:
     return (time.process_time() - start) * 1000
 
 
+def _shown(file: Path) -> object:
+    return document(open_object(file))
+
+
 def main(files: list[Path]) -> None:
     """Measure and print."""
     times: dict[str, list[float]] = {"netbpf": [], "netbpf, shown": [], "libbpf": []}
@@ -63,10 +68,10 @@ def main(files: list[Path]) -> None:
     document(open_object(files[0]))
     libbpf.opened(files[0])
     for file in files:
-        times["netbpf"].append(taken(lambda file=file: open_object(file)))
-        times["netbpf, shown"].append(taken(lambda file=file: document(open_object(file))))
+        times["netbpf"].append(taken(partial(open_object, file)))
+        times["netbpf, shown"].append(taken(partial(_shown, file)))
         if libbpf.opened(file) is not None:  # older ones read their own byte order only
-            times["libbpf"].append(taken(lambda file=file: libbpf.opened(file)))
+            times["libbpf"].append(taken(partial(libbpf.opened, file)))
     sizes = sorted(file.stat().st_size for file in files)
     print(f"{len(files)} objects of {sizes[0]} to {sizes[-1]} bytes, CPU ms each")
     print(f"{'':14} {'median':>8} {'of ten':>8} {'most':>8}")

@@ -49,7 +49,16 @@ def functions(spec: ObjectSpec, program: ProgramSpec) -> list[Function]:
     seen = {program.function.key}
     # The calls still to follow, of each function on the way to where we are.
     pending = [iter(_calls(program.function))]
-    while pending:
+    callback = _callback(spec, program)
+    while pending or callback is not None:
+        if not pending:
+            # Nothing calls it, so it stands behind all else.
+            if callback is not None and callback.key not in seen:
+                seen.add(callback.key)
+                order.append(callback)
+                pending.append(iter(_calls(callback)))
+            callback = None
+            continue
         relocation = next(pending[-1], None)
         if relocation is None:
             pending.pop()
@@ -112,6 +121,12 @@ def link(
                 externs or {},
             )
     return Linked(bytes(code), _func_info(parts, starts), _line_info(parts, starts), starts)
+
+
+def _callback(spec: ObjectSpec, program: ProgramSpec) -> Function | None:
+    """The function that takes over when the program throws, if it names one."""
+    name = program.exception_callback
+    return next((f for f in spec.functions.values() if name and f.name == name), None)
 
 
 def _calls(function: Function) -> list[Relocation]:
