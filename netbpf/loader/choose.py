@@ -14,13 +14,15 @@ def programs(
 ) -> list[ProgramSpec]:
     """The programs called ``only``, with those that they tail call; without it all to be loaded.
 
-    :raises ObjectFileError: there is none.
+    An object may hold maps alone.
+
+    :raises ObjectFileError: it holds nothing, or none of that name.
     """
     made = [m for m in maps.values() if m.struct_ops is not None]
     if not only:
         chosen = [p for p in spec.programs if _loads(p, made)]
-        if not chosen:
-            raise ObjectFileError(spec.path, "no programs to load")
+        if not chosen and not maps:
+            raise ObjectFileError(spec.path, "neither programs nor maps to load")
         return chosen
     wanted = {spec.program(name).name for name in only}
     entries = {p.name for p in spec.programs}

@@ -91,15 +91,6 @@ KNOWN = (
         "dead code by the value of LINUX_HAS_SYSCALL_WRAPPER",
         no_kprobes,
     ),
-    *(
-        Known(f"golang-github-cilium-ebpf-dev/{name}", "outcome", why, always)
-        for why in ("without programs: netbpf and bpftool say so, libbpf makes the maps",)
-        for name in (
-            "invalid_btf_map_init-el.elf",
-            "map_spin_lock-el.elf",
-            "relocs_read_tgt-el.elf",
-        )
-    ),
 )
 """All differences. One that is gone fails the test: then its line has to go."""
 
