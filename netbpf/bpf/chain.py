@@ -35,11 +35,15 @@ class Entry:
         except BpfError:
             return None
 
-    def __str__(self) -> str:
+    @property
+    def words(self) -> str:
+        """The program by name and id."""
         info = self.program()
         name = info.name if info else self.name
-        words = f"{name} (id:{self.prog_id})" if name else f"id:{self.prog_id}"
-        return f"{words} by link:{self.link_id}" if self.link_id else words
+        return f"{name} (id:{self.prog_id})" if name else f"id:{self.prog_id}"
+
+    def __str__(self) -> str:
+        return f"{self.words} by link:{self.link_id}" if self.link_id else self.words
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,10 @@ class Change:
         return [
             *(f"came: {entry} at position {entry.position}" for entry in self.came),
             *(f"went: {entry}" for entry in self.went),
-            *(f"replaced: {old} by {new} at position {new.position}" for old, new in self.replaced),
+            *(
+                f"replaced: {old.words} by {new.words} at position {new.position}"
+                for old, new in self.replaced
+            ),
             *(f"moved: {new} to position {new.position}" for _, new in self.moved),
         ]
 
