@@ -58,6 +58,11 @@ def reaches(veth: Pair) -> bool:
     return packets.ping(veth[1].ns, veth[0].address, timeout=0.3) == 1
 
 
+def soon(veth: Pair) -> bool:
+    """Whether packets pass again: who was not answered asks anew for the address first."""
+    return any(reaches(veth) for _ in range(5))
+
+
 @pytest.mark.parametrize("section", ["tc/ingress", "tcx/ingress", "tc", "classifier"])
 @pytest.mark.needs("tcx")
 def test_tcx(section: str, veth: Pair) -> None:
@@ -67,7 +72,7 @@ def test_tcx(section: str, veth: Pair) -> None:
             (entry,) = tcx.chain(veth[0].ifindex, "ingress").entries
             assert entry.prog_id == link_of(made)["prog_id"] == obj.programs["p"].id
             assert not reaches(veth)
-        assert reaches(veth)
+        assert soon(veth)
 
 
 @pytest.mark.needs("netkit")
@@ -79,7 +84,7 @@ def test_netkit(section: str, netkit: Pair) -> None:
             (entry,) = netkits.chain(netkit[0].ifindex, "primary").entries
             assert entry.prog_id == link_of(made)["prog_id"] == obj.programs["p"].id
             assert not reaches(netkit)
-        assert reaches(netkit)
+        assert soon(netkit)
 
 
 @pytest.mark.parametrize(("mode", "seen"), [(None, 1), ("native", 1), ("generic", 2)])
@@ -96,7 +101,7 @@ def test_xdp(mode: str | None, seen: int, veth: Pair) -> None:
             with pytest.raises(BpfError, match="EBUSY"):
                 attach(obj, "p", ifindex=veth[0].ifindex, mode=mode)
             assert made.link is not None
-        assert reaches(veth)
+        assert soon(veth)
 
 
 def test_xdp_refusals(veth: Pair) -> None:
@@ -129,13 +134,13 @@ def test_flow_dissector(named: bool, veth: Pair) -> None:
         with attach(obj, "hash", ifindex=veth[0].ifindex, hook="ingress"):
             assert (reaches(veth), obj.get("dissected")) == (True, 0)
             with attach(obj, "dissect", **there) as made:
-                assert reaches(veth)
+                assert soon(veth)
                 before = obj.get("dissected")
                 assert before > 0
                 assert link_of(made)["netns_ino"] == os.stat("/proc/thread-self/ns/net").st_ino
                 with pytest.raises(BpfError, match=r"E2BIG|EEXIST"):
                     attach(obj, "dissect", **there)
-            assert reaches(veth)
+            assert soon(veth)
             assert obj.get("dissected") == before
 
 
@@ -313,7 +318,7 @@ def test_netfilter(family: str, hook: str, veth: Pair) -> None:
             assert not reaches(veth)
             with pytest.raises(BpfError, match=r"EBUSY|EEXIST"):
                 attach(obj, "p", family=family, hook=hook, priority=-5)
-        assert reaches(veth)
+        assert soon(veth)
         with pytest.raises(ValueError, match="family"):
             attach(obj, "p", hook=hook, priority=0)
         with pytest.raises(BpfError, match=r"ERANGE|EINVAL"):
@@ -388,7 +393,7 @@ def test_lwt_is_refused_with_the_line_that_works(veth: Pair, bpffs: Path) -> Non
         obj.programs["p"].pin(str(bpffs / "p"))
     assert refusal.value.hint is not None
     line = refusal.value.hint.partition("then: ")[2]
-    assert reaches((veth[1], veth[0]))
+    assert soon((veth[1], veth[0]))
     line = line.replace("PREFIX", f"{veth[1].address}/32").replace("DEV", veth[0].name)
     words = line.replace("PIN", str(bpffs / "p")).split()
     subprocess.run([words[0], "-n", str(veth[0].ns.name), *words[1:]], check=True)

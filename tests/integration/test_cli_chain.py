@@ -340,7 +340,7 @@ def test_a_hostile_name_does_not_reach_the_terminal() -> None:
     with hooks.site("tcx-ingress") as site, ExitStack() as stack:
         with open("/proc/self/comm") as file:
             before = file.read()
-        stack.callback(lambda: Path("/proc/self/comm").write_text(before))
+        stack.callback(lambda: Path("/proc/self/comm").write_text(before.rstrip("\n")))
         Path("/proc/self/comm").write_text("\x1b[31mevil")
         prog = stack.enter_context(programs.load_returning(programs.NEXT, "held"))
         stack.enter_context(site.attach(prog).link or pytest.fail("no link"))
