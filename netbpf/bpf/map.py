@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 from functools import cached_property
-from pathlib import Path
 
 from netbpf.bpf import syscall, uapi
 from netbpf.bpf.fd import FD
@@ -224,5 +223,6 @@ def create(
 
 def possible_cpus() -> int:
     """How many CPUs the kernel reserves per-CPU values for."""
-    last = Path("/sys/devices/system/cpu/possible").read_text().strip()
+    with open("/sys/devices/system/cpu/possible") as file:
+        last = file.read().strip()
     return int(last.split(",")[-1].split("-")[-1]) + 1
