@@ -62,6 +62,6 @@ def _packets(text: str) -> int:
 
 
 def _in_order(text: str, *words: str) -> bool:
-    """Whether the words stand in the text in this order, each once."""
-    places = [[m.start() for m in re.finditer(rf"\b{word} ", text)] for word in words]
+    """Whether the words stand in the text in this order, each once; in paths they do not count."""
+    places = [[m.start() for m in re.finditer(rf"(?<!/)\b{word} ", text)] for word in words]
     return all(len(place) == 1 for place in places) and places == sorted(places)
