@@ -12,9 +12,9 @@ from netbpf.errors import NetbpfError
 
 if TYPE_CHECKING:
     from netbpf.bpf.hook import Hook
-    from netbpf.bpf.insns import Code
-    from netbpf.bpf.lint import Finding
     from netbpf.bpf.prog import Program
+    from netbpf.lint.insns import Code
+    from netbpf.lint.rules import Finding
 
 Strict = Annotated[
     bool,
@@ -27,7 +27,7 @@ def tell(name: str, program: Program | Code, hook: Hook, strict: bool) -> None:
 
     :raises NetbpfError: ``strict``, and there is something; nothing was noted then.
     """
-    from netbpf.bpf.lint import warnings
+    from netbpf.lint.rules import warnings
 
     try:
         found = warnings(program, hook)
@@ -67,8 +67,8 @@ def prog_lint(
 
     Return codes and helpers, and only what is certain. A file is not loaded.
     """
-    from netbpf.bpf.lint import findings
     from netbpf.cli import references
+    from netbpf.lint.rules import findings
 
     place = _hook(hook)
     with references.examined(prog, variables or [], place) as (number, name, program):

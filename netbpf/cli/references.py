@@ -12,9 +12,9 @@ from netbpf.errors import AmbiguousError, NetbpfError, NotFoundError
 
 if TYPE_CHECKING:
     from netbpf.bpf.hook import Hook
-    from netbpf.bpf.insns import Code
     from netbpf.bpf.prog import Program
     from netbpf.elf import ObjectSpec, ProgramSpec
+    from netbpf.lint.insns import Code
 
 _LOADED = ("id:", "name:", "tag:", "pin:", "link:")
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from netbpf.bpf import insns as i
-from netbpf.bpf.insns import Code, Insn, Place
 from netbpf.bpf.macros import (
     BPF_INSN_SIZE,
     BPF_PSEUDO_CALL,
@@ -11,9 +9,11 @@ from netbpf.bpf.macros import (
     BPF_PSEUDO_KFUNC_CALL,
     BPF_PSEUDO_MAP_FD,
 )
-from netbpf.bpf.paths import MAX_INSNS
 from netbpf.btf.errors import BtfFormatError
 from netbpf.elf.spec import Function, ObjectSpec, ProgramSpec
+from netbpf.lint import insns as i
+from netbpf.lint.insns import Code, Insn, Place
+from netbpf.lint.paths import MAX_INSNS
 from netbpf.loader import relocate
 from netbpf.loader.object import Object
 

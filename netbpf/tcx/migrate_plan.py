@@ -337,7 +337,7 @@ def _warnings(chain: Chain, moves: Sequence[Move]) -> tuple[str, ...]:
 @lru_cache(maxsize=256)
 def _strange(prog_id: int, hook: str) -> tuple[str, ...]:
     """The codes that the program returns for certain on some path and that tcx does not know."""
-    from netbpf.bpf import lint
+    from netbpf.lint import rules as lint
 
     try:
         with Program.from_id(prog_id) as prog:

@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from netbpf import Program, loader, progs
-from netbpf.bpf import insns as i
-from netbpf.bpf import prog, uapi, xlated
-from netbpf.bpf.insns import Code
-from netbpf.bpf.lint import findings, warnings
-from netbpf.bpf.paths import explore
+from netbpf.bpf import prog, uapi
+from netbpf.lint import insns as i
+from netbpf.lint import xlated
+from netbpf.lint.insns import Code
+from netbpf.lint.paths import explore
+from netbpf.lint.rules import findings, warnings
 from netbpf.loader import code as loader_code
 from tests.netns_fixtures import hooks, objects, programs
 from tests.netns_fixtures.cli import Result, netbpf, ok

@@ -18,7 +18,7 @@ LEVELS = [
     {"libc"},
     {"btf", "captures"},
     {"bpf"},
-    {"elf", "netns", "features", "progs"},
+    {"elf", "features", "lint", "netns", "progs"},
     {"loader", "netlink"},
     {"netkit", "tcx"},
     {"plumbing"},

@@ -13,11 +13,11 @@ from typing import Literal
 
 import pytest
 
-from netbpf.bpf import alu
-from netbpf.bpf import insns as i
-from netbpf.bpf.insns import Call, Code, Insn
-from netbpf.bpf.liveness import liveness
 from netbpf.elf.object import open_object
+from netbpf.lint import alu
+from netbpf.lint import insns as i
+from netbpf.lint.insns import Call, Code, Insn
+from netbpf.lint.liveness import liveness
 
 MOV0, EXIT = Insn(0xB7, 0, 0, 0, 0), Insn(0x95, 0, 0, 0, 0)
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from netbpf import loader, netkit, progs, tcx
-from netbpf.bpf import insns as i
 from netbpf.bpf.hook import Hook
-from netbpf.bpf.insns import Code, Insn, Place
-from netbpf.bpf.lint import Finding, findings, warnings
-from netbpf.bpf.paths import explore
+from netbpf.lint import insns as i
+from netbpf.lint.insns import Code, Insn, Place
+from netbpf.lint.paths import explore
+from netbpf.lint.rules import Finding, findings, warnings
 from netbpf.loader import code as loader_code
 from tests.netns_fixtures import objects, programs
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from netbpf.bpf.hook import Hook
-from netbpf.bpf.insns import Code, Place
-from netbpf.bpf.paths import explore
 from netbpf.bpf.prog import Program
-from netbpf.bpf.state import REDIRECT_PEER
+from netbpf.lint.insns import Code, Place
+from netbpf.lint.paths import explore
+from netbpf.lint.state import REDIRECT_PEER
 
 SK_ASSIGN = 124
 
@@ -65,7 +65,7 @@ def findings(program: Program | Code, hook: Hook) -> tuple[Finding, ...]:
     :raises BpfError: the kernel refused to tell anything.
     """
     if isinstance(program, Program):
-        from netbpf.bpf import xlated
+        from netbpf.lint import xlated
 
         program = xlated.code(program)
     found: dict[tuple[object, ...], Finding] = {}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from netbpf.bpf import insns as i
-from netbpf.bpf.insns import Block, Code, Insn
+from netbpf.lint import insns as i
+from netbpf.lint.insns import Block, Code, Insn
 
 REGISTERS = 16
 """As many as an instruction can name; the kernel's own (BPF_REG_AX) is one of them."""

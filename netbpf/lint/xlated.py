@@ -8,15 +8,15 @@ import struct
 import sys
 
 from netbpf.bpf import btf_object, prog, syscall, uapi
-from netbpf.bpf import insns as i
-from netbpf.bpf.insns import Code, Insn, Place
 from netbpf.bpf.kobject import refused
 from netbpf.bpf.macros import BPF_INSN_SIZE, BPF_PSEUDO_MAP_VALUE
 from netbpf.bpf.map import Map
-from netbpf.bpf.paths import MAX_INSNS
 from netbpf.bpf.prog import Program
 from netbpf.btf.errors import BtfFormatError
 from netbpf.errors import NetbpfError
+from netbpf.lint import insns as i
+from netbpf.lint.insns import Code, Insn, Place
+from netbpf.lint.paths import MAX_INSNS
 
 # struct bpf_line_info: instruction, file's name and line's text (offsets), line and column.
 _LINE_INFO = struct.Struct("=IIII")

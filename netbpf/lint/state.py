@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from netbpf.bpf import alu
-from netbpf.bpf import insns as i
-from netbpf.bpf.insns import Insn
+from netbpf.lint import alu
+from netbpf.lint import insns as i
+from netbpf.lint.insns import Insn
 
 REDIRECT, REDIRECT_NEIGH, REDIRECT_PEER = 23, 152, 155
 BPF_F_INGRESS = 1

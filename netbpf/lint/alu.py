@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from netbpf.bpf import insns as i
+from netbpf.lint import insns as i
 
 ALL = 0xFFFFFFFFFFFFFFFF
 LOW = 0xFFFFFFFF

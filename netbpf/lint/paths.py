@@ -12,12 +12,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from netbpf.bpf import alu
-from netbpf.bpf import insns as i
-from netbpf.bpf.insns import Code, Insn
-from netbpf.bpf.liveness import REGISTERS, liveness
 from netbpf.bpf.macros import BPF_PSEUDO_FUNC
-from netbpf.bpf.state import (
+from netbpf.lint import alu
+from netbpf.lint import insns as i
+from netbpf.lint.insns import Code, Insn
+from netbpf.lint.liveness import REGISTERS, liveness
+from netbpf.lint.state import (
     NARROW,
     UNDECIDED,
     Data,
