@@ -135,9 +135,7 @@ def test_types_and_enums(
         assert run(obj, "enums")[:4] == [1, 0, 1, 0]
 
 
-@pytest.mark.skipif(
-    len(os.listdir("/sys/kernel/btf")) < 2, reason="no module with types of its own is loaded"
-)
+@pytest.mark.needs("module-types")
 def test_types_of_a_module(bpffs: Path) -> None:
     folder = Path("/sys/kernel/btf")
     module = next(path for path in folder.iterdir() if path.name != "vmlinux")
