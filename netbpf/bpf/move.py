@@ -11,29 +11,25 @@ before it are taken back. What a move leaves that is killed half-way, the next o
 from __future__ import annotations
 
 import os
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from netbpf.bpf import mprog_request as request
 from netbpf.bpf import pin as pins
-from netbpf.bpf import uapi
 from netbpf.bpf.alone import alone
 from netbpf.bpf.anchor import Anchor
 from netbpf.bpf.bpffs import reach
 from netbpf.bpf.chain import Chain, Entry, Target
 from netbpf.bpf.link import Link
-from netbpf.bpf.move_rest import BESIDE, PLACEHOLDER, clear
+from netbpf.bpf.move_rest import BESIDE, clear, exactly, placeholder
 from netbpf.bpf.mprog import Expected, Hooks, Placed
 from netbpf.bpf.owners import link_owners
-from netbpf.bpf.prog import Program, load
+from netbpf.bpf.prog import Program
 from netbpf.errors import BpfError, ConflictError, NetbpfError, StaleRevisionError
 from netbpf.interrupts import held
 
 _TRIES = 8
-# r0 = -1; exit: TCX_NEXT and NETKIT_NEXT.
-_NEXT = struct.pack("=BBhi", 0xB7, 0, 0, -1) + struct.pack("=BBhi", 0x95, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,16 +129,11 @@ class _Move:
     def __init__(
         self, hooks: Hooks, chain: Chain, entry: Entry, prog: Program, paths: list[str]
     ) -> None:
-        self.hooks, self.chain, self.entry, self.prog, self.paths = (
-            hooks,
-            chain,
-            entry,
-            prog,
-            paths,
-        )
+        self.hooks, self.chain, self.entry = hooks, chain, entry
+        self.prog, self.paths = prog, paths
 
     def to(self, anchor: Anchor) -> Placed:
-        with _placeholder() as new_place, _placeholder() as old_place:
+        with placeholder() as new_place, placeholder() as old_place:
             try:
                 made = self._attach(new_place, anchor, self.chain)
             except BpfError as error:
@@ -209,7 +200,7 @@ class _Move:
         self.hooks.detach(
             self.chain.ifindex,
             self.chain.hook,
-            _exactly(self.entry),
+            exactly(self.entry),
             expected_revision=self.chain.revision,
         )
         try:
@@ -244,14 +235,6 @@ class _Move:
             prog_id=self.entry.prog_id,
             link_id=made.link_id,
         )
-
-
-def _exactly(entry: Entry) -> str:
-    return f"link:{entry.link_id}" if entry.link_id else f"id:{entry.prog_id}"
-
-
-def _placeholder() -> Program:
-    return load(uapi.BPF_PROG_TYPE_SCHED_CLS, _NEXT, name=PLACEHOLDER)
 
 
 @contextmanager

@@ -7,12 +7,16 @@ chain, and of a link's pin there are two: the old one and, beside it, that of th
 from __future__ import annotations
 
 import os
+import struct
+from functools import cache
 
 from netbpf.bpf import pin as pins
+from netbpf.bpf import uapi
 from netbpf.bpf.bpffs import reach
 from netbpf.bpf.chain import Chain, Entry, program_info
 from netbpf.bpf.link import Link
 from netbpf.bpf.mprog import Hooks
+from netbpf.bpf.prog import Program, ProgramInfo, load
 from netbpf.errors import NetbpfError, NotFoundError
 
 PLACEHOLDER = "netbpf_moving"
@@ -22,10 +26,29 @@ BESIDE = "-moving"
 """What the name of the new link's pin has more than the old one's."""
 
 
+# r0 = -1; exit: TCX_NEXT and NETKIT_NEXT.
+_NEXT = struct.pack("=BBhi", 0xB7, 0, 0, -1) + struct.pack("=BBhi", 0x95, 0, 0, 0)
+
+
+def placeholder() -> Program:
+    """A program that keeps a place, and goes on to the next."""
+    return load(uapi.BPF_PROG_TYPE_SCHED_CLS, _NEXT, name=PLACEHOLDER)
+
+
 def is_placeholder(entry: Entry) -> bool:
     """Whether the entry only keeps a place."""
-    info = program_info(entry.prog_id)
-    return info is not None and info.name == PLACEHOLDER
+    return _keeps_place(program_info(entry.prog_id))
+
+
+def _keeps_place(info: ProgramInfo | None) -> bool:
+    # Anybody may give a program that name: the instructions have to be ours too.
+    return info is not None and info.name == PLACEHOLDER and info.tag == _tag()
+
+
+@cache
+def _tag() -> str:
+    with placeholder() as made:
+        return made.info().tag
 
 
 def clear(hooks: Hooks, chain: Chain) -> bool:
@@ -48,7 +71,7 @@ def clear(hooks: Hooks, chain: Chain) -> bool:
         for path in map(reach, paths.get(entry.link_id or 0, [])):
             _remove(path, entry)
         try:
-            hooks.detach(chain.ifindex, chain.hook, _exactly(entry))
+            hooks.detach(chain.ifindex, chain.hook, exactly(entry))
         except NotFoundError:
             # It went with its last pin, or with what was renamed over that.
             continue
@@ -61,8 +84,7 @@ def _take_name(path: str) -> bool:
     try:
         with Link.from_pin(name) as old:
             info = old.info()
-            prog = program_info(info.prog_id)
-            if not info.defunct and (prog is None or prog.name != PLACEHOLDER):
+            if not info.defunct and not _keeps_place(program_info(info.prog_id)):
                 return False
             old.detach()
     except NotFoundError:
@@ -85,5 +107,6 @@ def _remove(path: str, entry: Entry) -> None:
         pass
 
 
-def _exactly(entry: Entry) -> str:
+def exactly(entry: Entry) -> str:
+    """The reference to this entry and to nothing else."""
     return f"link:{entry.link_id}" if entry.link_id else f"id:{entry.prog_id}"

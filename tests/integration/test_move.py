@@ -14,6 +14,7 @@ from netbpf.bpf import mprog_request as request
 from netbpf.bpf.anchor import Anchor
 from netbpf.bpf.link import Link
 from netbpf.bpf.move import move
+from netbpf.bpf.move_rest import PLACEHOLDER
 from netbpf.bpf.mprog_conditions import MAX_PROGRAMS
 from netbpf.errors import BpfError, ConflictError, NotFoundError, StaleRevisionError
 from netbpf.netns import entered
@@ -163,3 +164,12 @@ def test_refusals(site: Site, load: Load) -> None:
 def test_where_to_has_to_be_said() -> None:
     result = netbpf("-j", "tcx", "move", "lo", "ingress", "name:x")
     assert (result.status, result.error["code"]) == (2, "usage")
+
+
+def test_anothers_program_of_that_name_stays(site: Site, load: Load) -> None:
+    one, two = load(programs.NEXT, "one"), load(programs.DROP, PLACEHOLDER)
+    site.attach(one, link=False)
+    site.attach(two, link=False)
+    with entered(site.ns):
+        move(site.hooks, site.ifindex, site.hook, one, Anchor(last=True))
+    assert site.ids() == [two.id, one.id]
