@@ -18,7 +18,8 @@ def held() -> Iterator[None]:
     between. Keep the block short, a hung kernel call in it cannot be interrupted. Outside the main
     thread, where Python handles no signals, this does nothing.
     """
-    if threading.current_thread() is not threading.main_thread():
+    # By number: asking for a thread that `threading` does not know makes an object for good.
+    if threading.get_ident() != threading.main_thread().ident:
         yield
         return
     came: list[int] = []

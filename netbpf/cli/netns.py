@@ -30,20 +30,13 @@ def add(names: Names) -> None:
     """Make network namespaces; a failure in the middle leaves none of them."""
     from netbpf import netns
 
-    for name in names:
-        netns.check_new(name)
     if settings.dry_run:
+        for name in names:
+            netns.check_new(name)
         would = [{"name": name, "inode": None} for name in names]
         emit({"dry_run": True, "added": would}, lambda: say(f"would add {', '.join(names)}"))
         return
-    added: list[dict[str, Any]] = []
-    try:
-        for name in names:
-            added.append({"name": name, "inode": netns.add(name)})
-    except BaseException:
-        for made in added:
-            netns.delete(made["name"])
-        raise
+    added = [{"name": name, "inode": inode} for name, inode in netns.add_many(names).items()]
     emit({"added": added}, lambda: say(f"added {', '.join(names)}"))
 
 

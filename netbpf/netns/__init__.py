@@ -3,7 +3,8 @@
 from netbpf.netns.enter import enter_for_good, entered, run_in
 from netbpf.netns.handle import NetNS
 from netbpf.netns.holders import Namespace, pids_by_inode, scan
-from netbpf.netns.named import add, check_new, delete, inodes_by_name, list_names, name_of
+from netbpf.netns.making import add, add_many
+from netbpf.netns.named import check_new, delete, inodes_by_name, list_names, name_of
 from netbpf.netns.names import RUN_DIR, check_name
 from netbpf.netns.run import exec_in
 from netbpf.netns.visit import visit
@@ -13,6 +14,7 @@ __all__ = [
     "Namespace",
     "NetNS",
     "add",
+    "add_many",
     "check_name",
     "check_new",
     "delete",

@@ -1,24 +1,26 @@
-"""Namespaces with a name: made and removed as ``ip netns`` does it, and found again."""
+"""Names under /run/netns: free or taken, removed as ``ip netns`` does it, and found again."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
-import time
+import stat
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from netbpf import libc
 from netbpf.errors import ConflictError, KernelError, NotFoundError
 from netbpf.interrupts import held
-from netbpf.netns.enter import in_thread
 from netbpf.netns.handle import NetNS
+from netbpf.netns.lock import PATIENCE, locked, run_dir
 from netbpf.netns.names import RUN_DIR, check_name
 
-_PATIENCE = 10.0
-"""Seconds that another one may hold the lock of /run/netns."""
+UNFINISHED = 0o400
+"""The mode of a file that netbpf makes to mount a namespace on; ``ip netns`` makes it with 0."""
+
+_TRIES = 10
+"""How often to unmount what others mount again."""
 
 _CAPABILITY = "it needs CAP_SYS_ADMIN (unshare and mount)"
 
@@ -32,42 +34,21 @@ def check_new(name: str) -> None:
     check_name(name)
     if name.startswith("pid:"):
         raise ValueError(f"{name!r} means a process's namespace wherever a namespace is named")
-    if os.path.lexists(RUN_DIR / name):
-        raise _taken(name)
+    if os.path.lexists(RUN_DIR / name) and not abandoned(name):
+        raise taken(name)
 
 
-def add(name: str) -> int:
-    """Make a network namespace called ``name`` and return its inode.
+def abandoned(name: str) -> bool:
+    """Whether the name is only what a netbpf left that was killed while adding or deleting it.
 
-    ``ip netns`` sees, enters and deletes it as one of its own. Its loopback device stays down, as
-    with ``ip netns add``. When making fails or is interrupted, nothing is left behind.
-
-    :raises ValueError: the name cannot be one.
-    :raises ConflictError: the name is taken.
-    :raises KernelError: EPERM: it needs CAP_SYS_ADMIN.
+    Sure only while the lock of /run/netns is held: else that netbpf may be about to mount there.
     """
-    check_new(name)
-    operation = f"add namespace {name}"
-    path = RUN_DIR / name
-    with _refusals(operation):
-        _prepare_run_dir()
-    mine = False
     try:
-        with held():
-            try:
-                os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0))
-            except FileExistsError as error:
-                raise _taken(name) from error
-            except OSError as error:
-                raise _refused(operation, error) from error
-            mine = True
-            with _refusals(operation):
-                return in_thread(lambda: _mount_new(path))
-    except BaseException:
-        if mine:
-            with held():
-                _remove(path)
-        raise
+        found = os.lstat(RUN_DIR / name)
+        mounted = found.st_dev != os.stat(RUN_DIR).st_dev
+    except OSError:
+        return False
+    return not mounted and found.st_mode == stat.S_IFREG | UNFINISHED and found.st_size == 0
 
 
 def delete(name: str) -> None:
@@ -86,20 +67,35 @@ def delete(name: str) -> None:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NotFoundError("namespace", name) from error
-    # Held, as a name whose namespace is unmounted but whose file stays would be half deleted.
-    with held():
+    with ExitStack() as stack:
+        with refusals(operation):
+            folder = stack.enter_context(run_dir())
+            stack.enter_context(locked(folder))
+        # A name whose namespace is unmounted but whose file stays would be half deleted.
+        stack.enter_context(held())
+        try:
+            _unlink(path)
+        except FileNotFoundError as error:
+            raise NotFoundError("namespace", name) from error
+        except OSError as error:
+            raise refused(operation, error) from error
+
+
+def _unlink(path: Path) -> None:
+    for tries_left in reversed(range(_TRIES)):
         try:
             libc.umount(os.fspath(path), libc.MNT_DETACH)
         except OSError as error:
             # EINVAL: not a mount point here, so only the file is left. ENOENT: another was faster.
             if error.errno not in (errno.EINVAL, errno.ENOENT):
-                raise _refused(operation, error) from error
+                raise
         try:
             path.unlink()
-        except FileNotFoundError as error:
-            raise NotFoundError("namespace", name) from error
+            return
         except OSError as error:
-            raise _refused(operation, error) from error
+            # `ip netns add` takes no lock for this: it may mount meanwhile, also on another mount.
+            if error.errno != errno.EBUSY or not tries_left:
+                raise
 
 
 def list_names() -> list[str]:
@@ -114,7 +110,7 @@ def inodes_by_name() -> dict[str, int]:
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
-        raise _refused(f"list {RUN_DIR}", error) from error
+        raise refused(f"list {RUN_DIR}", error) from error
     found = {}
     for name in names:
         try:
@@ -134,56 +130,8 @@ def name_of(inode: int) -> str | None:
     return None
 
 
-def _prepare_run_dir() -> None:
-    """Make /run/netns a shared mount, so that names propagate between mount namespaces."""
-    RUN_DIR.mkdir(mode=0o755, exist_ok=True)
-    with ExitStack() as stack:
-        with held():
-            # A descriptor that an interruption left open would keep the lock from everybody.
-            folder = os.open(RUN_DIR, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            stack.callback(os.close, folder)
-        # ip takes the same lock: two at once would mount the folder over itself again and again.
-        _lock(folder)
-        flags = libc.MS_SHARED | libc.MS_REC
-        try:
-            libc.mount("", os.fspath(RUN_DIR), "none", flags)
-        except OSError as error:
-            if error.errno != errno.EINVAL:
-                raise
-            target = os.fspath(RUN_DIR)
-            libc.mount(target, target, "none", libc.MS_BIND | libc.MS_REC)
-            libc.mount("", target, "none", flags)
-
-
-def _lock(folder: int) -> None:
-    deadline = time.monotonic() + _PATIENCE
-    while True:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.002)
-
-
-def _mount_new(path: Path) -> int:
-    """In a thread of its own: make a namespace and bind it to ``path``."""
-    libc.unshare(libc.CLONE_NEWNET)
-    own = "/proc/thread-self/ns/net"
-    libc.mount(own, os.fspath(path), "none", libc.MS_BIND)
-    return Path(own).stat().st_ino
-
-
-def _remove(path: Path) -> None:
-    # Either may be missing: not mounted yet, or gone already.
-    with suppress(OSError):
-        libc.umount(os.fspath(path), libc.MNT_DETACH)
-    with suppress(OSError):
-        path.unlink()
-
-
-def _taken(name: str) -> ConflictError:
+def taken(name: str) -> ConflictError:
+    """Why no namespace can be made under this name."""
     try:
         NetNS.from_name(name).close()
     except NotFoundError as error:
@@ -196,20 +144,24 @@ def _taken(name: str) -> ConflictError:
     )
 
 
-def _refused(operation: str, error: OSError) -> KernelError:
+def refused(operation: str, error: OSError) -> KernelError:
+    """The error for what the kernel refused while a name was made or removed."""
     hint = _CAPABILITY if error.errno in (errno.EPERM, errno.EACCES) else None
     if error.errno == errno.ENOSPC:
         hint = "the user namespace's limit is /proc/sys/user/max_net_namespaces"
     if error.errno == errno.EAGAIN:
-        hint = f"another process has been holding the lock of {RUN_DIR} for {_PATIENCE:.0f} s"
+        hint = f"another process has been holding the lock of {RUN_DIR} for {PATIENCE:.0f} s"
     if error.errno == errno.EROFS:
         hint = f"{RUN_DIR} lies on a read-only filesystem"
+    if error.errno == errno.EBUSY:
+        hint = "its mount belongs to a user namespace further out, which can remove it"
     return KernelError(operation, error.errno or 0, hint=hint)
 
 
 @contextmanager
-def _refusals(operation: str) -> Iterator[None]:
+def refusals(operation: str) -> Iterator[None]:
+    """Make every OSError of the block a KernelError."""
     try:
         yield
     except OSError as error:
-        raise _refused(operation, error) from error
+        raise refused(operation, error) from error

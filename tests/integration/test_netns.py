@@ -266,7 +266,10 @@ while True:
             assert process.stdout.readline() == "ready\n"
             time.sleep(0.005 * attempt)
             process.send_signal(signal.SIGINT)
-            out, err = process.communicate(timeout=20)
+            try:
+                out, err = process.communicate(timeout=20)
+            finally:
+                process.kill()
         assert out.strip() in ("clean", ""), err
     left = [found for found in os.listdir(netns.RUN_DIR) if found.startswith(name)]
     # Between add and delete the script itself leaves one: only a half-made one counts.
