@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from netbpf.cli import netns_place, netns_view
 from netbpf.cli.command import ChangingCommand, Command, Group, netns_names
 from netbpf.cli.output import emit, note, say, table
 from netbpf.cli.settings import settings
@@ -64,16 +65,30 @@ def delete(names: Names) -> None:
     emit({"deleted": names, "pins": list(done.pins)}, lambda: say(f"deleted {', '.join(names)}"))
 
 
-@app.command(cls=Command, epilog="Example: netbpf netns show --json | jq '.namespaces[].name'")
-def show() -> None:
-    """Show every network namespace that a name, a mount or a process holds."""
-    from netbpf import netns
+app.command("set", cls=ChangingCommand, epilog="Example: netbpf netns set red --nsid auto")(
+    netns_place.set_
+)
+app.command(cls=ChangingCommand, epilog="Example: netbpf netns move eth1 red --name eth0")(
+    netns_place.move
+)
 
-    documents = [document for each in netns.scan() if (document := _document(each))]
+
+@app.command(cls=Command, epilog="Example: netbpf netns show --json | jq '.namespaces[].name'")
+def show(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME", help="Only this: a name, a path or pid:N.", autocompletion=netns_names
+        ),
+    ] = None,
+) -> None:
+    """Show every network namespace that a name, a mount or a process holds."""
+    found = netns_view.found(name)
+    documents = [document for each in found if (document := _document(each))]
     emit(
         {"namespaces": documents},
         lambda: table(
-            ["NAME", "INODE", "NSID", "PIDS", "DEVICES"],
+            ["NAME", "INODE", "NSID", "PIDS", "DEVICES", "CHAINS"],
             [
                 [
                     each["name"],
@@ -81,6 +96,7 @@ def show() -> None:
                     each["nsid"],
                     _few(each["pids"]),
                     _few(each["devices"]),
+                    netns_view.chains_cell(each["chains"]),
                 ]
                 for each in documents
             ],
@@ -115,10 +131,11 @@ def _document(found: Namespace) -> dict[str, Any] | None:
     from netbpf import netns
     from netbpf.errors import KernelError, NotFoundError
 
-    devices, nsid = [], None
+    devices, chains, nsid = [], [], None
     try:
         with found.open() as place:
             devices = netns.run_in(place, lambda: [name for _, name in socket.if_nameindex()])
+            chains = netns_view.chains(place)
             nsid = _nsid(place)
     except NotFoundError:
         return None
@@ -130,6 +147,7 @@ def _document(found: Namespace) -> dict[str, Any] | None:
         "nsid": nsid,
         "pids": list(found.pids),
         "devices": devices,
+        "chains": chains,
         "links": [],
     }
 

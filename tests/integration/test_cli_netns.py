@@ -26,7 +26,7 @@ def test_add_show_del() -> None:
         shown = {each["name"]: each for each in ok("netns", "show")["namespaces"]}
         for each in added:
             found = shown[each["name"]]
-            assert set(found) == {"name", "inode", "nsid", "pids", "devices", "links"}
+            assert set(found) == {"name", "inode", "nsid", "pids", "devices", "chains", "links"}
             assert found["inode"] == each["inode"]
             assert found["inode"] == os.stat(f"/run/netns/{each['name']}").st_ino
             assert "lo" in found["devices"]
