@@ -98,8 +98,13 @@ class Command(TyperCommand):
             return super().invoke(ctx)
         from netbpf import netns
 
-        with netns.NetNS.parse(settings.netns) as place, netns.entered(place):
-            return super().invoke(ctx)
+        with netns.NetNS.parse(settings.netns) as place:
+            if not netns.may_return():
+                # A user namespace that does not own where we are; a command has no need to return.
+                netns.enter_for_good(place)
+                return super().invoke(ctx)
+            with netns.entered(place):
+                return super().invoke(ctx)
 
 
 class ChangingCommand(Command):

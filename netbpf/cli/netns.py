@@ -14,6 +14,7 @@ from netbpf.cli.output import emit, note, say, table
 from netbpf.cli.settings import settings
 
 if TYPE_CHECKING:
+    from netbpf.cli.netns_view import ChainLooker
     from netbpf.netns import Namespace
 
 app = typer.Typer(
@@ -83,8 +84,8 @@ def show(
     ] = None,
 ) -> None:
     """Show every network namespace that a name, a mount or a process holds."""
-    found = netns_view.found(name)
-    documents = [document for each in found if (document := _document(each))]
+    found, looker = netns_view.found(name), netns_view.ChainLooker()
+    documents = [document for each in found if (document := _document(each, looker))]
     emit(
         {"namespaces": documents},
         lambda: table(
@@ -126,7 +127,7 @@ def run(
         netns.exec_in(place, argv)
 
 
-def _document(found: Namespace) -> dict[str, Any] | None:
+def _document(found: Namespace, looker: ChainLooker) -> dict[str, Any] | None:
     """The namespace as cli.md has it; None when it has gone meanwhile."""
     from netbpf import netns
     from netbpf.errors import KernelError, NotFoundError
@@ -135,7 +136,7 @@ def _document(found: Namespace) -> dict[str, Any] | None:
     try:
         with found.open() as place:
             devices = netns.run_in(place, lambda: [name for _, name in socket.if_nameindex()])
-            chains = netns_view.chains(place)
+            chains = looker.chains(place)
             nsid = _nsid(place)
     except NotFoundError:
         return None

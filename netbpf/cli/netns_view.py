@@ -24,19 +24,28 @@ def found(name: str | None) -> list[Namespace]:
         return [Namespace(place.inode, paths=(name,))]
 
 
-def chains(place: NetNS) -> list[dict[str, Any]]:
-    """The chains that hold programs, as cli.md has them; with a note where nobody may look."""
-    from dataclasses import asdict
+class ChainLooker:
+    """Looks for chains in one namespace after the other, and tells once if nobody may look."""
 
-    from netbpf import netns
-    from netbpf.errors import BpfError
-    from netbpf.plumbing import inventory
+    def __init__(self) -> None:
+        self._refused = False
 
-    try:
-        return [asdict(each) for each in netns.run_in(place, inventory.chains)]
-    except BpfError as error:
-        note(f"no chains of {place}: {error}")
-        return []
+    def chains(self, place: NetNS) -> list[dict[str, Any]]:
+        """The chains that hold programs, as cli.md has them."""
+        from dataclasses import asdict
+
+        from netbpf import netns
+        from netbpf.errors import BpfError
+        from netbpf.plumbing import inventory
+
+        if self._refused:
+            return []
+        try:
+            return [asdict(each) for each in netns.run_in(place, inventory.chains)]
+        except BpfError as error:
+            note(f"chains are not shown: {error}")
+            self._refused = True
+            return []
 
 
 def chains_cell(found: list[dict[str, Any]]) -> str | None:

@@ -1,6 +1,6 @@
 """Network namespaces: as handles, as names, and entering them with a thread."""
 
-from netbpf.netns.enter import enter_for_good, entered, run_in
+from netbpf.netns.enter import enter_for_good, entered, may_return, run_in
 from netbpf.netns.handle import NetNS
 from netbpf.netns.holders import Namespace, pids_by_inode, scan
 from netbpf.netns.making import add, add_many
@@ -23,6 +23,7 @@ __all__ = [
     "exec_in",
     "inodes_by_name",
     "list_names",
+    "may_return",
     "name_of",
     "pids_by_inode",
     "run_in",

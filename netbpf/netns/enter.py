@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import threading
@@ -25,11 +26,22 @@ def entered(ns: NetNS) -> Iterator[None]:
     same thread would run in ``ns`` too. Blocks may be nested.
 
     A thread that cannot return would do the rest of its work in the wrong namespace, so that is
-    fatal by design: a message on stderr, then ``abort()``.
+    fatal by design: a message on stderr, then ``abort()``. Where it can be foreseen, the thread
+    does not leave.
 
-    :raises KernelError: EPERM: entering needs CAP_SYS_ADMIN.
+    :raises KernelError: EPERM: entering needs CAP_SYS_ADMIN, and so does coming back.
     """
     with NetNS.current() as home:
+        if not _may_enter(home):
+            # A thread that need not come back tells whether it is this alone that is missing.
+            run_in(ns, lambda: None)
+            raise KernelError(
+                f"enter namespace {ns}",
+                errno.EPERM,
+                "there would be no way back",
+                hint="the namespace that we are in belongs to a user namespace further out; "
+                "a thread of its own can enter (run_in)",
+            )
         try:
             enter_for_good(ns)
             yield
@@ -59,6 +71,24 @@ def enter_for_good(ns: NetNS) -> None:
             if error.errno == 1
             else None,
         ) from error
+
+
+def may_return() -> bool:
+    """Whether the calling thread could come back to its namespace after it had left it.
+
+    Not so in a user namespace without a network namespace of its own (``unshare -Ur``).
+    """
+    with NetNS.current() as home:
+        return _may_enter(home)
+
+
+def _may_enter(home: NetNS) -> bool:
+    """To enter the namespace where one is changes nothing, and asks for the same rights."""
+    try:
+        libc.setns(home.fileno(), libc.CLONE_NEWNET)
+    except OSError as error:
+        return error.errno != errno.EPERM
+    return True
 
 
 def run_in(ns: NetNS, function: Callable[[], T]) -> T:

@@ -23,6 +23,7 @@ _TRIES = 10
 """How often to unmount what others mount again."""
 
 _CAPABILITY = "it needs CAP_SYS_ADMIN (unshare and mount)"
+_OWN_MOUNTS = ", and in a user namespace mounts of its own (unshare --user --map-root-user --mount)"
 
 
 def check_new(name: str) -> None:
@@ -146,7 +147,9 @@ def taken(name: str) -> ConflictError:
 
 def refused(operation: str, error: OSError) -> KernelError:
     """The error for what the kernel refused while a name was made or removed."""
-    hint = _CAPABILITY if error.errno in (errno.EPERM, errno.EACCES) else None
+    hint = None
+    if error.errno in (errno.EPERM, errno.EACCES):
+        hint = _CAPABILITY + (_OWN_MOUNTS if _in_user_namespace() else "")
     if error.errno == errno.ENOSPC:
         hint = "the user namespace's limit is /proc/sys/user/max_net_namespaces"
     if error.errno == errno.EAGAIN:
@@ -156,6 +159,14 @@ def refused(operation: str, error: OSError) -> KernelError:
     if error.errno == errno.EBUSY:
         hint = "its mount belongs to a user namespace further out, which can remove it"
     return KernelError(operation, error.errno or 0, hint=hint)
+
+
+def _in_user_namespace() -> bool:
+    """Whether ids are mapped; user_namespaces(7): the initial one maps all to themselves."""
+    try:
+        return Path("/proc/thread-self/uid_map").read_text().split() != ["0", "0", "4294967295"]
+    except OSError:
+        return False
 
 
 @contextmanager

@@ -30,15 +30,11 @@ def exec_in(ns: NetNS, argv: Sequence[str]) -> NoReturn:
 
     :raises ValueError: ``argv`` is empty.
     :raises NotFoundError: there is no such command.
-    :raises KernelError: EPERM: it needs CAP_SYS_ADMIN.
+    :raises KernelError: EPERM: it needs CAP_SYS_ADMIN. EACCES: the file is not executable.
     """
     if not argv:
         raise ValueError("a command is needed, as in `netbpf netns exec NAME -- ip link`")
-    # Imported here: it costs more than the rest of this room together.
-    import shutil
-
-    if shutil.which(argv[0]) is None:
-        raise NotFoundError("command", argv[0], hint="it is looked for in PATH, as a shell would")
+    program = _found(argv[0])
     operation = f"exec in namespace {ns}"
     enter_for_good(ns)
     try:
@@ -56,9 +52,29 @@ def exec_in(ns: NetNS, argv: Sequence[str]) -> NoReturn:
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
     try:
-        os.execvp(argv[0], list(argv))
+        os.execv(program, list(argv))
     except OSError as error:
-        raise KernelError(f"run {argv[0]}", error.errno or 0) from error
+        if error.errno == errno.ENOEXEC:
+            # A script that does not say of what: one of the shell's, as execvp(3) takes it.
+            os.execv("/bin/sh", ["/bin/sh", program, *argv[1:]])
+        hint = None
+        if error.errno == errno.ENOENT:
+            hint = "it is there, but not what runs it: a script's first line, or a binary's loader"
+        raise KernelError(f"run {argv[0]}", error.errno or 0, hint=hint) from error
+
+
+def _found(command: str) -> str:
+    # Imported here: it costs more than the rest of this room together.
+    import shutil
+
+    program = shutil.which(command)
+    if program is not None:
+        return program
+    if "/" in command and os.path.exists(command):
+        what = "it is a folder" if os.path.isdir(command) else "it is not executable"
+        raise KernelError(f"run {command}", errno.EACCES, what)
+    hint = None if "/" in command else "it is looked for in PATH, as a shell would"
+    raise NotFoundError("command", command, hint=hint)
 
 
 def _private_mounts(label: str) -> None:
