@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -52,10 +51,7 @@ def delete(names: Names) -> None:
     from netbpf.plumbing import namespaces
 
     for name in names:
-        netns.check_name(name)
-        # What an interrupted `ip netns add` left is a name of no namespace, and goes too.
-        if not os.path.lexists(netns.RUN_DIR / name):
-            netns.NetNS.from_name(name).close()
+        netns.check_deletable(name)
     if settings.dry_run:
         document = {"dry_run": True, "deleted": names, "pins": []}
         emit(document, lambda: say(f"would delete {', '.join(names)}"))

@@ -4,7 +4,14 @@ from netbpf.netns.enter import enter_for_good, entered, may_return, run_in
 from netbpf.netns.handle import NetNS
 from netbpf.netns.holders import Namespace, pids_by_inode, scan
 from netbpf.netns.making import add, add_many
-from netbpf.netns.named import check_new, delete, inodes_by_name, list_names, name_of
+from netbpf.netns.named import (
+    check_deletable,
+    check_new,
+    delete,
+    inodes_by_name,
+    list_names,
+    name_of,
+)
 from netbpf.netns.names import RUN_DIR, check_name
 from netbpf.netns.run import exec_in
 from netbpf.netns.visit import visit
@@ -15,6 +22,7 @@ __all__ = [
     "NetNS",
     "add",
     "add_many",
+    "check_deletable",
     "check_name",
     "check_new",
     "delete",

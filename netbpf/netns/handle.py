@@ -105,7 +105,10 @@ class NetNS(Closing):
                 raise _no_namespace(path, label)
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError, ProcessLookupError) as error:
-            raise NotFoundError("namespace", label, hint=_what_there_is(name)) from error
+            hint = what_there_is(name)
+            if path.is_symlink():
+                hint = f"{path} is a link that leads nowhere"
+            raise NotFoundError("namespace", label, hint=hint) from error
         except OSError as error:
             hint = None
             if error.errno in (1, 13):
@@ -182,14 +185,23 @@ def _is_run_dir(folder: Path) -> bool:
 
 def _no_namespace(path: Path, label: str) -> NotFoundError:
     hint = f"{path} is there, but it is no network namespace"
-    if _is_run_dir(path.parent) and path.is_file():
+    if _is_run_dir(path.parent) and _left_over(path):
         hint += (
             f"; an interrupted `ip netns add` leaves such a file: `netbpf netns del {path.name}`"
         )
     return NotFoundError("namespace", label, hint=hint)
 
 
-def _what_there_is(name: str | None) -> str | None:
+def _left_over(path: Path) -> bool:
+    try:
+        found = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_size == 0
+
+
+def what_there_is(name: str | None) -> str | None:
+    """A hint for who has named a namespace that is not there; None where it was no name."""
     if name is None:
         return None
     try:

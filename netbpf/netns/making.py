@@ -150,8 +150,8 @@ class _Making:
         for name, inode in self.inodes.items():
             path = RUN_DIR / name
             with suppress(OSError):
-                if path.stat().st_ino == inode:
-                    libc.umount(os.fspath(path), libc.MNT_DETACH)
+                if path.lstat().st_ino == inode:
+                    libc.umount(os.fspath(path), libc.MNT_DETACH | libc.UMOUNT_NOFOLLOW)
                     path.unlink()
         if self.file is not None:
             with suppress(OSError):

@@ -12,7 +12,7 @@ from pathlib import Path
 from netbpf import libc
 from netbpf.errors import ConflictError, KernelError, NotFoundError
 from netbpf.interrupts import held
-from netbpf.netns.handle import NetNS
+from netbpf.netns.handle import NetNS, what_there_is
 from netbpf.netns.lock import PATIENCE, locked, run_dir
 from netbpf.netns.names import RUN_DIR, check_name
 
@@ -52,22 +52,38 @@ def abandoned(name: str) -> bool:
     return not mounted and found.st_mode == stat.S_IFREG | UNFINISHED and found.st_size == 0
 
 
-def delete(name: str) -> None:
-    """Remove the name ``name``; the namespace dies when nothing else holds it.
+def check_deletable(name: str) -> None:
+    """Whether `delete` would remove this name: that of a namespace, or of what an add left over.
 
-    A file left over by an interrupted ``ip netns add`` is removed too.
+    A link is a name too, wherever it leads; an empty file is what an interrupted add leaves.
 
     :raises ValueError: the name cannot be one.
-    :raises NotFoundError: there is no such name.
-    :raises KernelError: EPERM: it needs CAP_SYS_ADMIN.
+    :raises NotFoundError: there is no such name, or it is somebody else's file.
     """
     check_name(name)
     path = RUN_DIR / name
-    operation = f"delete namespace {name}"
     try:
-        os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise NotFoundError("namespace", name) from error
+        found = os.lstat(path)
+    except OSError as error:
+        raise NotFoundError("namespace", name, hint=what_there_is(name)) from error
+    left_over = stat.S_ISREG(found.st_mode) and found.st_size == 0
+    if stat.S_ISLNK(found.st_mode) or (left_over and not os.path.ismount(path)):
+        return
+    NetNS.from_name(name).close()
+
+
+def delete(name: str) -> None:
+    """Remove the name ``name``; the namespace dies when nothing else holds it.
+
+    Of a link only the link goes. A file left over by an interrupted add is removed too.
+
+    :raises ValueError: the name cannot be one.
+    :raises NotFoundError: there is no such name, or it is somebody else's file.
+    :raises KernelError: EPERM: it needs CAP_SYS_ADMIN.
+    """
+    check_deletable(name)
+    path = RUN_DIR / name
+    operation = f"delete namespace {name}"
     with ExitStack() as stack:
         with refusals(operation):
             folder = stack.enter_context(run_dir())
@@ -85,7 +101,8 @@ def delete(name: str) -> None:
 def _unlink(path: Path) -> None:
     for tries_left in reversed(range(_TRIES)):
         try:
-            libc.umount(os.fspath(path), libc.MNT_DETACH)
+            # A link to a mount is no reason to unmount what it leads to.
+            libc.umount(os.fspath(path), libc.MNT_DETACH | libc.UMOUNT_NOFOLLOW)
         except OSError as error:
             # EINVAL: not a mount point here, so only the file is left. ENOENT: another was faster.
             if error.errno not in (errno.EINVAL, errno.ENOENT):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from netbpf import netns
 from netbpf.bpf import pin as pins
-from netbpf.errors import NotFoundError
+from netbpf.errors import KernelError, NotFoundError
 from netbpf.netns import NetNS
 
 _PATIENCE = 3.0
@@ -34,8 +34,9 @@ def delete(*names: str) -> Deleted:
     """
     inodes = set()
     for name in names:
-        # A file that an interrupted `ip netns add` left is a name too, of no namespace.
-        with suppress(NotFoundError), NetNS.from_name(name) as ns:
+        # A file that an interrupted add left is a name too, of no namespace; a link may lead to
+        # one of a process that is not ours to look into.
+        with suppress(NotFoundError, KernelError), NetNS.from_name(name) as ns:
             inodes.add(ns.inode)
     pinned = {pin.name.netns_inode for pin in pins.own_in(inodes) if pin.name}
     gone: list[str] = []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -138,3 +140,97 @@ def test_del_waits_a_while_for_who_cannot_be_seen() -> None:
         assert (result.status, result.json["pins"], os.path.exists(path)) == (0, [], True)
         assert f"something holds the namespace, so its links stay: {path}" in result.err
     os.unlink(path)
+
+
+@pytest.fixture
+def path() -> Iterator[Path]:
+    """A free path in the folder of names; what is there afterwards goes away."""
+    netns.RUN_DIR.mkdir(exist_ok=True)
+    made = netns.RUN_DIR / random_name()
+    yield made
+    if made.is_dir() and not made.is_symlink():
+        made.rmdir()
+    else:
+        made.unlink(missing_ok=True)
+
+
+def refused(verb: str, name: str) -> None:
+    words = [name, "true"] if verb == "exec" else [name]
+    result = netbpf("-j", "netns", verb, *words)
+    assert result.status == (5 if verb == "add" else 1), result.out
+    assert f"{netns.RUN_DIR / name} " in result.error["hint"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "fifo", "file", "link"])
+def test_what_is_there_and_is_no_namespace(path: Path, kind: str) -> None:
+    """It is refused by every verb, without being opened, and stays; only a link can be deleted."""
+    match kind:
+        case "folder":
+            path.mkdir()
+        case "fifo":
+            os.mkfifo(path)
+        case "file":
+            path.write_text("somebody's")
+        case "link":
+            path.symlink_to("/etc/passwd")
+    for verb in ("add", "exec", "show"):
+        refused(verb, path.name)
+    assert path.name not in {each["name"] for each in ok("netns", "show")["namespaces"]}
+    if kind == "link":
+        ok("netns", "del", path.name)
+        assert not path.is_symlink() and Path("/etc/passwd").exists()
+    else:
+        refused("del", path.name)
+        assert netbpf("netns", "del", path.name, "--dry-run").status == 1
+        assert path.exists()
+
+
+def test_of_a_link_only_the_link_goes(path: Path) -> None:
+    """As `ln -s /proc/PID/ns/net` of container users; ip would unmount what it leads to."""
+    with namespace() as ns:
+        path.symlink_to(netns.RUN_DIR / str(ns.name))
+        (shown,) = ok("netns", "show", path.name)["namespaces"]
+        assert shown["inode"] == ns.inode
+        assert process("netns", "exec", path.name, "true").returncode == 0
+        assert netbpf("netns", "add", path.name).status == 5
+        ok("netns", "del", path.name)
+        assert not path.is_symlink()
+        assert os.stat(netns.RUN_DIR / str(ns.name)).st_ino == ns.inode
+    path.symlink_to("nowhere")
+    refused("show", path.name)
+    refused("add", path.name)
+    assert "leads nowhere" in netbpf("netns", "show", path.name).err
+    ok("netns", "del", path.name)
+    assert not path.is_symlink()
+
+
+def test_a_link_into_a_process_that_may_not_be_looked_into(path: Path) -> None:
+    path.symlink_to("/proc/1/ns/mnt")
+    ok("netns", "del", path.name)
+    assert not path.is_symlink() and os.path.exists("/proc/1")
+
+
+@pytest.mark.parametrize(
+    "name", ["-x", "--", "-", "a b", " ", "*", "$(id)", "ünï", "\udcff\udcfe", "x" * 255, "..."]
+)
+def test_odd_names_that_the_kernel_takes(name: str) -> None:
+    """Both tools make, find and remove them; what ip made is ours to delete."""
+    for add, delete in (("netbpf", "ip"), ("ip", "netbpf")):
+        if add == "ip":
+            made = subprocess.run(["ip", "netns", "add", name], check=False, capture_output=True)
+            if made.returncode:
+                continue
+        else:
+            ok("netns", "add", "--", name)
+        try:
+            inode = os.stat(netns.RUN_DIR / name).st_ino
+            (shown,) = ok("netns", "show", "--", name)["namespaces"]
+            assert (shown["name"], shown["inode"]) == (name, inode)
+            assert process("netns", "exec", "--", name, "true").returncode == 0
+            assert process("netns", "show", "--", name).returncode == 0
+        finally:
+            if delete == "ip":
+                subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
+            if os.path.lexists(netns.RUN_DIR / name):
+                ok("netns", "del", "--", name)
+        assert not os.path.lexists(netns.RUN_DIR / name)
