@@ -131,9 +131,10 @@ def _document(found: Namespace, looker: ChainLooker) -> dict[str, Any] | None:
     devices, chains, nsid = [], [], None
     try:
         with found.open() as place:
+            # First, as it needs no right to enter.
+            nsid = _nsid(place)
             devices = netns.run_in(place, lambda: [name for _, name in socket.if_nameindex()])
             chains = looker.chains(place)
-            nsid = _nsid(place)
     except NotFoundError:
         return None
     except KernelError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -140,8 +141,8 @@ def test_without_rights_the_capability_is_named(three: list[NetNS]) -> None:
     a, _, c = three
     result = run(
         a,
-        ["setpriv", "--bounding-set=-net_admin", ".venv/bin/netbpf", "netns", "move", "veth-a",
-         str(c.name)],
+        ["setpriv", "--bounding-set=-net_admin", sys.executable, "-m", "netbpf", "netns",
+         "move", "veth-a", str(c.name)],
         check=False,
     )  # fmt: skip
     assert result.returncode == 4, result.stderr
@@ -175,6 +176,17 @@ def test_ids(two_ns: tuple[NetNS, NetNS]) -> None:
     assert ip_id(b) == free
     # Seen from another one it has none yet.
     assert ok("netns", "show", "-n", b.name, a.name)["namespaces"][0]["nsid"] is None
+
+
+def test_the_id_of_one_that_may_not_be_entered(ns: NetNS) -> None:
+    given = ok("netns", "set", ns.name, "--nsid", "auto")["namespace"]["nsid"]
+    words = ["setpriv", "--bounding-set=-sys_admin", sys.executable, "-m", "netbpf", "-j"]
+    result = subprocess.run(
+        [*words, "netns", "show", str(ns.name)], capture_output=True, text=True, check=True
+    )
+    (shown,) = json.loads(result.stdout)["namespaces"]
+    assert (shown["nsid"], shown["devices"], shown["chains"]) == (given, [], [])
+    assert "CAP_SYS_ADMIN" in result.stderr
 
 
 @pytest.mark.parametrize("number", ["-1", "2147483648", "x", "²", " 1", ""])
