@@ -81,8 +81,8 @@ class _Making:
         """Released at the end."""
 
     def start(self) -> None:
-        """Not with ``threading``: it costs half as much again as a namespace does. Besides, Python
-        3.11 takes an interrupted join for the thread's end."""
+        # Not with ``threading``, which hands the interpreter to and fro until a thread runs, and of
+        # which Python 3.11 takes an interrupted join for the thread's end.
         self.done.acquire()
         _thread.start_new_thread(self.run, ())
         self.started = True
