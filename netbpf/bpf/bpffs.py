@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 from collections.abc import Iterator
 
 from netbpf import libc
@@ -143,9 +142,14 @@ def _mounted() -> list[str]:
             before, _, after = os.fsdecode(line).partition(" - ")
             if after.startswith("bpf "):
                 root, point = before.split(" ")[3:5]
-                path = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), point)
-                found.append((root != "/", path))
+                found.append((root != "/", _unescaped(point)))
     return [path for _, path in sorted(found, key=lambda each: each[0])]
+
+
+def _unescaped(point: str) -> str:
+    # White space and backslashes stand there as octal numbers.
+    first, *others = point.split("\\")
+    return first + "".join(chr(int(each[:3], 8)) + each[3:] for each in others)
 
 
 def _borrowed() -> BpfFs | None:

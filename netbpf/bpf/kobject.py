@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
-from typing import ClassVar, Self
 
 from netbpf.bpf import bpffs, syscall
 from netbpf.bpf import pin as pins
 from netbpf.bpf.fd import FD, kind_of
 from netbpf.closing import Closing
 from netbpf.errors import BpfError, NetbpfError, NotFoundError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import ClassVar, Self
 
 
 def refused(operation: str, error: OSError, needs: str = "CAP_BPF") -> BpfError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import stat
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
@@ -120,6 +119,8 @@ def name_for(netns_inode: int, device: str, ifindex: int, hook: str, prog: str, 
     The namespace's inode and the ifindex tell equal device names apart and survive a rename; the
     device's and program's names are for people.
     """
+    import re
+
     parts = (f"net{netns_inode}", device, str(ifindex), hook, prog, str(link))
     return "_".join(re.sub(r"[^A-Za-z0-9-]", "-", part) for part in parts)
 
@@ -195,6 +196,8 @@ class OwnName:
     @classmethod
     def parse(cls, name: str) -> OwnName | None:
         """Read a name that ``name_for`` made; None: it made another."""
+        import re
+
         number = r"([1-9][0-9]{0,9})"
         word = r"([A-Za-z0-9-]*)"
         pattern = f"net{number}_{word}_{number}_{word}_{word}_{number}"

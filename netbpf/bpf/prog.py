@@ -6,7 +6,7 @@ import ctypes
 import errno
 from collections.abc import Sequence
 
-from netbpf.bpf import syscall, uapi, verifier_log
+from netbpf.bpf import syscall, uapi
 from netbpf.bpf.fd import FD
 from netbpf.bpf.kobject import KernelObject, refused
 from netbpf.bpf.ref import Ref
@@ -222,6 +222,8 @@ def _load_refused(
     number = error.errno or errno.EIO
     log = _log_of(attr, log_level)
     if log:
+        from netbpf.bpf import verifier_log
+
         return VerifierError(operation, number, verifier_log.excerpt(log), log=log)
     if number == errno.EPERM:
         return BpfError(

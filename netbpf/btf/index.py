@@ -7,12 +7,12 @@ import zlib
 from array import array
 from bisect import bisect_left
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from netbpf.btf import types as t
 from netbpf.btf.blob import Btf, Steps
 from netbpf.btf.core_spec import essential
 from netbpf.btf.errors import BtfFormatError
+from netbpf.records import record
 
 # What a packed index starts with: a word of this format (its second half is the version), the
 # checksum of all that follows it, the counts of types and of those in order, and the length of the
@@ -36,7 +36,8 @@ _ORDERED = frozenset(
 _ENUMS = (t.KIND_ENUM, t.KIND_ENUM64)
 
 
-class Index(NamedTuple):
+@record(slots=True, frozen=True)
+class Index:
     """What saves the pass over all types.
 
     ``offsets``: where each type starts (``Btf.offsets``). ``names``: the string offset of each
@@ -103,7 +104,9 @@ def parse(data: bytes | memoryview, base: Btf | None = None) -> IndexedBtf:
 
 def pack(index: Index, identity: bytes) -> bytes:
     """The index as bytes; ``identity`` says what it is of."""
-    body = _padded(identity) + b"".join(array("I", part).tobytes() for part in index)
+    body = _padded(identity) + b"".join(
+        array("I", part).tobytes() for part in (index.offsets, index.names, index.ordered)
+    )
     counts = struct.pack("=3I", len(index.offsets), len(index.ordered), len(identity))
     return struct.pack("=2I", _MAGIC, zlib.crc32(counts + body)) + counts + body
 

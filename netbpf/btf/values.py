@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import struct
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
 
 from netbpf.btf import types as t
 from netbpf.btf.blob import Btf
 
-_TOKEN = re.compile(r"\.?([A-Za-z_][A-Za-z0-9_]*)|\[(\d+)\]")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Literal
+
+_TOKEN = r"\.?([A-Za-z_][A-Za-z0-9_]*)|\[(\d+)\]"
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
 
@@ -20,10 +22,14 @@ def split(path: str) -> tuple[str, list[str | int]]:
 
     :raises ValueError: it is no such path.
     """
+    # Few commands read a path: none of the others has to import this.
+    import re
+
+    token = re.compile(_TOKEN)
     steps: list[str | int] = []
     at = 0
     while at < len(path):
-        found = _TOKEN.match(path, at)
+        found = token.match(path, at)
         if found is None or (at == 0 and (found[1] is None or path[0] == ".")):
             break
         if at and found[1] is not None and path[at] != ".":
@@ -258,6 +264,8 @@ def _enumerator(found: t.Enum, value: Any, name: str) -> int:
             if known == value:
                 # Without the flag for signed enums (LLVM before 15) a negative one reads as large.
                 return number if number < 0 else number & ((1 << 8 * found.size) - 1)
+        import re
+
         if not re.fullmatch(r"-?(0x)?[0-9a-fA-F]+", value):
             words = ", ".join(known for known, _ in found.values)
             raise ValueError(f"{name} is one of {words}, not {value!r}")

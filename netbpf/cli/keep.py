@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
 
 from netbpf.bpf import pin as pins
 from netbpf.bpf.bpffs import FOLDER, MOUNT, BpfFs, lasting, reach
@@ -13,6 +12,10 @@ from netbpf.bpf.link import Link
 from netbpf.cli import interrupts
 from netbpf.cli.output import note
 from netbpf.records import field, record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal
 
 
 @record(slots=True)

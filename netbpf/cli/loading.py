@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, NamedTuple
 
 from netbpf.cli.output import Document, emit, note, say
 from netbpf.cli.settings import settings
 from netbpf.errors import NetbpfError
+from netbpf.records import record
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from netbpf.bpf.bpffs import BpfFs
     from netbpf.loader import Object
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 _MAX_ENTRIES = 2**32 - 1
 
 
-class Asked(NamedTuple):
+@record(slots=True, frozen=True)
+class Asked:
     """What the options ask for, as they are written."""
 
     variables: Sequence[str] = ()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 
 from netbpf.bpf import uapi
@@ -18,8 +17,6 @@ from netbpf.elf.spec import Arena, Extern, MapSpec
 # bpf_arena_common.h: __arena is address space 1, whose variables LLVM puts here.
 ARENA = ".addr_space.1"
 JUMP_TABLES = ".jumptables"
-_DATA = re.compile(r"\.(data|rodata)(\..*)?", re.DOTALL)
-_BSS = re.compile(r"\.bss(\..*)?", re.DOTALL)
 
 
 def is_data(section: Section) -> bool:
@@ -27,12 +24,21 @@ def is_data(section: Section) -> bool:
     if not section.size:
         return False
     if section.type == SHT_NOBITS:
-        return _BSS.fullmatch(section.name) is not None
+        return _is_one_of(section.name, ".bss")
     return (
         section.type == SHT_PROGBITS
         and not section.flags & SHF_EXECINSTR
-        and _DATA.fullmatch(section.name) is not None
+        and _is_one_of(section.name, ".data", ".rodata")
     )
+
+
+def _is_one_of(section: str, *names: str) -> bool:
+    return section in names or section.startswith(tuple(f"{name}." for name in names))
+
+
+def plain(name: str, others: str) -> str:
+    """``name`` with ``_`` for all but letters and digits of ASCII and ``others``."""
+    return "".join(c if (c.isascii() and c.isalnum()) or c in others else "_" for c in name)
 
 
 def kernel_name(object_name: str, section: str) -> str:
@@ -46,7 +52,7 @@ def kernel_name(object_name: str, section: str) -> str:
     else:
         # Seven characters are kept for the section even where it has less, and more if it has.
         name = object_name[: room - max(len(section), 7)] + section
-    return re.sub(r"[^A-Za-z0-9_.]", "_", name)
+    return plain(name, "_.")
 
 
 def data_maps(elf: ElfFile, btf: Btf | None, object_name: str) -> list[MapSpec]:

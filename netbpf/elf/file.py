@@ -12,7 +12,6 @@ import stat
 import struct
 from collections.abc import Iterator
 from functools import cached_property
-from typing import NamedTuple
 
 from netbpf.errors import NotFoundError, ObjectFileError
 from netbpf.records import record
@@ -68,7 +67,8 @@ class Section:
         return self.type == SHT_PROGBITS and bool(self.flags & SHF_EXECINSTR)
 
 
-class Symbol(NamedTuple):
+@record(slots=True)
+class Symbol:
     """One symbol; ``section`` is the section's index, 0 when it is defined elsewhere."""
 
     name: str
@@ -85,7 +85,8 @@ class Symbol(NamedTuple):
         return self.bind != STB_LOCAL and self.visibility in (STV_HIDDEN, STV_INTERNAL)
 
 
-class Rel(NamedTuple):
+@record(slots=True)
+class Rel:
     """One relocation: at ``offset`` in its section, of type ``type``, towards ``symbol``."""
 
     offset: int

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
 import struct
-from typing import Literal
 
 from netbpf.btf import types as t
 from netbpf.btf.blob import Btf
@@ -16,6 +14,7 @@ from netbpf.elf.data import (
     data_maps,
     is_data,
     kconfig_map,
+    plain,
     read_arena,
     read_jump_tables,
 )
@@ -28,6 +27,10 @@ from netbpf.elf.programs import FunctionReader, Targets, entry_points
 from netbpf.elf.spec import ObjectSpec
 from netbpf.elf.struct_ops import StructOpsReader
 from netbpf.errors import NetbpfError, ObjectFileError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal
 
 # libbpf's struct bpf_object: char license[64].
 _MAX_LICENSE = 63
@@ -55,7 +58,7 @@ def open_object(path: str | os.PathLike[str], data: bytes | None = None) -> Obje
 
 
 def _read(elf: ElfFile) -> ObjectSpec:
-    object_name = re.sub(r"[^A-Za-z0-9_]", "_", os.path.basename(elf.path).split(".")[0])
+    object_name = plain(os.path.basename(elf.path).split(".")[0], "_")
     btf = read_btf(elf)
     externs = read_externs(elf, btf)
     if btf is not None:

@@ -22,8 +22,12 @@ from netbpf.elf.file import (
     Symbol,
 )
 from netbpf.elf.sections import meaning
-from netbpf.elf.spec import Binding, Function, ProgramSpec, Relocation
+from netbpf.elf.spec import Function, ProgramSpec, Relocation
 from netbpf.records import record, replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from netbpf.elf.spec import Binding
 
 TEXT = ".text"
 # Relocation types of instructions (LLVM: BinaryFormat/ELFRelocs/BPF.def).

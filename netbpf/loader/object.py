@@ -9,7 +9,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from types import MappingProxyType, TracebackType
-from typing import Any, Self
 
 from netbpf.bpf import syscall
 from netbpf.bpf.map import Map
@@ -26,6 +25,8 @@ from netbpf.records import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Self
+
     from netbpf.loader.arena import Arena
     from netbpf.loader.arena_image import Image
 

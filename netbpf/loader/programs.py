@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from netbpf.bpf import prog
 from netbpf.bpf.prog import Program
 from netbpf.elf.spec import ObjectSpec, ProgramSpec
 from netbpf.loader import log, relocate
 from netbpf.loader.relocate import Linked
+from netbpf.records import record
 
 
-class Attached(NamedTuple):
+@record(slots=True, frozen=True)
+class Attached:
     """What a program is attached to as the kernel wants it said when it is loaded.
 
     ``btf_id`` is of the kernel's types, of those of a module (``btf_fd``) or of a program

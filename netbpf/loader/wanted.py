@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping, MutableMapping, Sequence
 from contextlib import ExitStack
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 
 # kernel/bpf/disasm.c: how a call is shown whose number is no helper's.
-_POISONED = re.compile(r"^\d+: \(85\) call unknown#(\d+)\b", re.MULTILINE)
+_POISONED = r"^\d+: \(85\) call unknown#(\d+)\b"
 
 
 @record(slots=True)
@@ -153,8 +152,12 @@ class Open:
 
 def explained(error: VerifierError, spec: ObjectSpec) -> VerifierError:
     """``error`` in words, where the verifier met the call of a weak function that is not there."""
-    said = _POISONED.findall(error.log)
-    if not said or not spec.externs:
+    if not spec.externs:
+        return error
+    import re
+
+    said = re.findall(_POISONED, error.log, re.MULTILINE)
+    if not said:
         return error
     from netbpf.loader import externs
 

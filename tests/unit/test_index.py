@@ -317,12 +317,12 @@ def test_without_a_place_or_a_build_id_it_goes_without_a_cache(
 def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index_cache.os, "geteuid", lambda: 0)
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
-    assert index_cache.folder() == Path("/var/cache/netbpf")
+    assert index_cache.folder() == "/var/cache/netbpf"
     monkeypatch.setattr(index_cache.os, "geteuid", lambda: 1000)
-    assert index_cache.folder() == Path("/somewhere/netbpf")
+    assert index_cache.folder() == "/somewhere/netbpf"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     monkeypatch.setenv("HOME", "/home/one")
-    assert index_cache.folder() == Path("/home/one/.cache/netbpf")
+    assert index_cache.folder() == "/home/one/.cache/netbpf"
     monkeypatch.delenv("HOME")
     assert index_cache.folder() is None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import subprocess
 import sys
 
@@ -48,6 +49,16 @@ def test_what_is_held() -> None:
         point.x = 3  # type: ignore[misc]
     with pytest.raises(AttributeError, match="cannot delete field 'x'"):
         del point.x
+
+
+def test_what_it_is_made_of_is_told_before_one_is_made() -> None:
+    @record(slots=True)
+    class Fresh:
+        one: int
+        two: str = "b"
+
+    assert list(inspect.signature(Fresh).parameters) == ["one", "two"]
+    assert Fresh(1) == Fresh(1, "b")
 
 
 def test_one_that_changes() -> None:
