@@ -70,9 +70,11 @@ def __getattr__(name: str) -> Any:
     home = f"netbpf.{name}" if name in _ROOMS else _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+    import sys
 
-    module = import_module(home)
+    # What importlib.import_module does, without its package.
+    __import__(home)
+    module = sys.modules[home]
     return module if name in _ROOMS else getattr(module, name)
 
 

@@ -1,4 +1,4 @@
-"""Dataclasses without the module of that name, which takes a quick command as long as its work.
+"""Dataclasses and cached properties without their modules, which cost more than a command's work.
 
 What they have here: slots, frozen, defaults, ``repr``, ``==``, a hash where they are frozen. Type
 checkers see dataclasses, and ``dataclasses.replace`` takes them for some.
@@ -6,12 +6,13 @@ checkers see dataclasses, and ``dataclasses.replace`` takes them for some.
 
 from __future__ import annotations
 
-__all__ = ["field", "record", "replace"]
+__all__ = ["cached_property", "field", "record", "replace"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from dataclasses import dataclass as record
     from dataclasses import field, replace
+    from functools import cached_property
 else:
     _NONE = object()
 
@@ -63,6 +64,21 @@ else:
         lines = "\n ".join(body) or "pass"
         exec(f"def __init__({', '.join(head)}):\n {lines}", given)
         return given["__init__"]
+
+    class cached_property:
+        """A property that is worked out once; its object has a ``__dict__``."""
+
+        def __init__(self, work_out):
+            self._work_out, self.__doc__ = work_out, work_out.__doc__
+
+        def __set_name__(self, owner, name):
+            self._name = name
+
+        def __get__(self, one, kind):
+            if one is None:
+                return self
+            value = one.__dict__[self._name] = self._work_out(one)
+            return value
 
     def field(*, default=_NONE, default_factory=_NONE, repr=True, init=True):
         """A field with more to say of it than a default."""

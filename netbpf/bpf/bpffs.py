@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
 
 from netbpf import libc
 from netbpf.bpf.macros import BPF_FS_MAGIC
 from netbpf.errors import BpfError, NetbpfError
 from netbpf.records import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MOUNT = "/sys/fs/bpf"
 """Where a bpffs is mounted by custom."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -11,6 +10,10 @@ from netbpf.bpf.link import Link
 from netbpf.bpf.prog import Program, ProgramInfo
 from netbpf.bpf.ref import Ref
 from netbpf.errors import AmbiguousError, BpfError, NotFoundError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 Target = Program | Link | Ref | str
 """What can name an entry: an open program or link, or a reference (``"name:first"``)."""

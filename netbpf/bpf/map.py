@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
-from functools import cached_property
 
 from netbpf.bpf import syscall, uapi
 from netbpf.bpf.fd import FD
 from netbpf.bpf.kobject import KernelObject, refused
 from netbpf.errors import BpfError
-from netbpf.records import record
+from netbpf.records import cached_property, record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _PER_CPU = frozenset(
     {

@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import suppress
 
 from netbpf.bpf import syscall, uapi
 from netbpf.bpf.bpffs import FOLDER, MOUNT, BpfFs, is_bpffs, mounts, refused
@@ -15,6 +13,10 @@ from netbpf.bpf.link_info import LinkInfo
 from netbpf.errors import BpfError
 from netbpf.interrupts import held as uninterrupted
 from netbpf.records import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator
 
 _NAME_MAX = 255
 
@@ -275,9 +277,11 @@ def remove_exactly(pin: Pin) -> bool:
             raise refused(f"remove pin {pin.path}", error) from error
         if not _same(_held(aside), pin):
             # A hard link refuses where a rename would replace what came there by now.
-            with suppress(FileExistsError):
+            try:
                 os.link(aside, pin.path)
                 os.unlink(aside)
+            except FileExistsError:
+                pass
             return False
         try:
             os.unlink(aside)

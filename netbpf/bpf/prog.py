@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import errno
-from collections.abc import Sequence
 
 from netbpf.bpf import syscall, uapi
 from netbpf.bpf.fd import FD
@@ -16,6 +15,8 @@ from netbpf.records import record
 # Not from typing: to import it costs a quick command a tenth of its time (bench/show.py).
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from netbpf.bpf.test_run import Context, RunResult
 
 _LOG_FIRST = 1 << 18

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import struct
 import sys
-from array import array
-from collections.abc import Iterator, Sequence
 
 from netbpf.btf import types as t
 from netbpf.btf.errors import BtfFormatError
 from netbpf.btf.header import Header, read_header
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 _MAX_DEPTH = 64
 # The kernel takes names of 511 bytes; without a limit a hostile blob that names the tails of one
@@ -80,15 +82,9 @@ class Btf:
         start, length = header.types
         if offsets is not None and header.byteorder == sys.byteorder:
             # Few of many types are looked at: nothing is copied.
-            self._words: array[int] | memoryview = memoryview(data)[start : start + length].cast(
-                "I"
-            )
+            self._words: Sequence[int] = memoryview(data)[start : start + length].cast("I")
         else:
-            words = array("I")
-            words.frombytes(data[start : start + length])
-            if header.byteorder != sys.byteorder:
-                words.byteswap()
-            self._words = words
+            self._words = self._read_words(start, length)
         start, length = header.strings
         self._strings = bytes(data[start : start + length])
         if base is None and (not self._strings or self._strings[0]):
@@ -98,7 +94,7 @@ class Btf:
         self.first_id = 1 if base is None else len(base)
         self._first_string: int = 0 if base is None else base._first_string + len(base._strings)
         self._offsets = self._walk() if offsets is None else offsets
-        self._names: array[int] | None = None
+        self._names: Sequence[int] | None = None
         self._cache: dict[int, t.Type] = {0: t.Void()}
         self._read_names: dict[int, str] = {0: ""}
 
@@ -123,10 +119,15 @@ class Btf:
         return self._offsets
 
     @property
-    def name_offsets(self) -> array[int]:
+    def words(self) -> Sequence[int]:
+        """The numbers that the types of this blob are made of, in this machine's byte order."""
+        return self._words
+
+    @property
+    def name_offsets(self) -> Sequence[int]:
         """The string offset of each type's name, 0 for those that have none."""
         if self._names is None:
-            self._names = array("I", map(self._words.__getitem__, self._offsets))
+            self._names = [self._words[offset] for offset in self._offsets]
         return self._names
 
     @property
@@ -134,9 +135,13 @@ class Btf:
         """The offset that this blob's strings start at, and the string section."""
         return self._first_string, self._strings
 
-    def _walk(self) -> array[int]:
+    def _read_words(self, start: int, length: int) -> Sequence[int]:
+        # Importing array takes longer than all that is done with the types of one object.
+        return struct.unpack_from(f"{self._prefix}{length // 4}I", self.data, start)
+
+    def _walk(self) -> Sequence[int]:
         words = self._words
-        offsets = array("I")
+        offsets: list[int] = []
         add = offsets.append
         steps = Steps(self.data, self.header, self._prefix)
         position = 0

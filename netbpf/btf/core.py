@@ -6,8 +6,6 @@ object loaded by either has the same tag.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from netbpf.btf import types as t
 from netbpf.btf.blob import Btf
 from netbpf.btf.core_match import match
@@ -38,6 +36,10 @@ from netbpf.btf.core_spec import (
 )
 from netbpf.btf.ext import CoreRelo
 from netbpf.records import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = [
     "Candidate",

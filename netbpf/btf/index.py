@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import struct
+import sys
 import zlib
-from array import array
 from bisect import bisect_left
-from collections.abc import Sequence
 
 from netbpf.btf import types as t
 from netbpf.btf.blob import Btf, Steps
 from netbpf.btf.core_spec import essential
 from netbpf.btf.errors import BtfFormatError
 from netbpf.records import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from array import array
+    from collections.abc import Sequence
 
 # What a packed index starts with: a word of this format (its second half is the version), the
 # checksum of all that follows it, the counts of types and of those in order, and the length of the
@@ -55,7 +59,18 @@ class _Walked(Btf):
 
     ordered: list[int]
 
+    def _read_words(self, start: int, length: int) -> Sequence[int]:
+        from array import array
+
+        words = array("I")
+        words.frombytes(self.data[start : start + length])
+        if self.byteorder != sys.byteorder:
+            words.byteswap()
+        return words
+
     def _walk(self) -> array[int]:
+        from array import array
+
         words = self._words
         offsets = array("I")
         add = offsets.append
@@ -68,9 +83,11 @@ class _Walked(Btf):
         try:
             while position < end:
                 add(position)
-                step, wanted = steps[words[position + 1]]
-                if wanted and words[position]:
-                    note(first + len(offsets))
+                step = steps[words[position + 1]]
+                if step < 0:
+                    if words[position]:
+                        note(first + len(offsets))
+                    step = -step
                 position += step
         except IndexError:
             position = end + 1
@@ -79,15 +96,16 @@ class _Walked(Btf):
         return offsets
 
 
-class _Kinds(dict[int, tuple[int, bool]]):
-    # By info word: how many words the type takes, and whether it is to be ordered.
+class _Kinds(dict[int, int]):
+    # By info word: how many words the type takes, negative where it is to be ordered.
 
     def __init__(self, steps: Steps) -> None:
         super().__init__()
         self._steps = steps
 
-    def __missing__(self, info: int) -> tuple[int, bool]:
-        found = self[info] = self._steps[info], info >> 24 & 0x7F in _ORDERED
+    def __missing__(self, info: int) -> int:
+        step = self._steps[info]
+        found = self[info] = -step if info >> 24 & 0x7F in _ORDERED else step
         return found
 
 
@@ -104,11 +122,15 @@ def parse(data: bytes | memoryview, base: Btf | None = None) -> IndexedBtf:
 
 def pack(index: Index, identity: bytes) -> bytes:
     """The index as bytes; ``identity`` says what it is of."""
-    body = _padded(identity) + b"".join(
-        array("I", part).tobytes() for part in (index.offsets, index.names, index.ordered)
-    )
+    from array import array
+
     counts = struct.pack("=3I", len(index.offsets), len(index.ordered), len(identity))
-    return struct.pack("=2I", _MAGIC, zlib.crc32(counts + body)) + counts + body
+    parts: list[bytes | array[int]] = [counts, identity + bytes(-len(identity) % 4)]
+    parts += (array("I", part) for part in (index.offsets, index.names, index.ordered))
+    checksum = 0
+    for part in parts:
+        checksum = zlib.crc32(part, checksum)
+    return b"".join((struct.pack("=2I", _MAGIC, checksum), *parts))
 
 
 def unpack(data: bytes, identity: bytes) -> Index:
@@ -131,10 +153,6 @@ def unpack(data: bytes, identity: bytes) -> Index:
         raise ValueError("a damaged index")
     words = view[start:].cast("I")
     return Index(words[:types], words[types : 2 * types], words[2 * types :])
-
-
-def _padded(data: bytes) -> bytes:
-    return data + bytes(-len(data) % 4)
 
 
 class IndexedBtf:
@@ -212,6 +230,8 @@ class IndexedBtf:
         # Functions are not in order: their names are looked for where they stand. A string may be
         # there more than once, and may be the tail of another.
         if self._packed is None:
+            from array import array
+
             self._packed = array("I", self.index.names).tobytes()
         found = []
         part: Btf | None = self.btf

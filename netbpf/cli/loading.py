@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-
+from netbpf.cli import places
 from netbpf.cli.output import Document, emit, note, say
 from netbpf.cli.settings import settings
+from netbpf.closing import Several
 from netbpf.errors import NetbpfError
 from netbpf.records import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from netbpf.bpf.bpffs import BpfFs
     from netbpf.loader import Object
     from netbpf.loader.foresee import Foreseen
@@ -34,9 +35,9 @@ class Asked:
 
 def load(file: str, pin: str | None, asked: Asked) -> None:
     """Load all programs and maps of an object file, pin them in ``pin``, and tell of it."""
-    with ExitStack() as own:
+    with Several() as own:
         if settings.dry_run:
-            _would_load(own.enter_context(_opened(file, asked)), pin, asked.btf, asked.autoattach)
+            _would_load(_opened(file, asked, own), pin, asked.btf, asked.autoattach)
             return
         document = _load(file, pin, asked, own)
         tell(document, pin is not None)
@@ -44,7 +45,7 @@ def load(file: str, pin: str | None, asked: Asked) -> None:
 
 def made(file: str, pin: str | None) -> Document:
     """Load an object file without any options; its programs end with this unless pinned."""
-    with ExitStack() as own:
+    with Several() as own:
         return _load(file, pin, Asked(), own)
 
 
@@ -55,16 +56,15 @@ def tell(document: Document, pinned: bool) -> None:
         note("not pinned: it ended with this command (--pin DIR keeps it)")
 
 
-def _load(file: str, pin: str | None, asked: Asked, own: ExitStack) -> Document:
-    from netbpf.cli import keep
+def _load(file: str, pin: str | None, asked: Asked, own: Several) -> Document:
     from netbpf.loader.foresee import chosen
 
-    obj = own.enter_context(_opened(file, asked))
+    obj = _opened(file, asked, own)
     folder, fs = (None, None) if pin is None else _folder(pin)
     _plan(chosen(obj), folder, asked.autoattach)
-    keep.tell(fs)
+    places.tell(fs)
     obj.load(btf=asked.btf)
-    made = own.enter_context(_attach(obj)) if asked.autoattach else None
+    made = own.add(_attach(obj)) if asked.autoattach else None
     pins = _pin(obj, folder, made) if folder is not None else None
     return _document(obj, pins, fs, made)
 
@@ -97,14 +97,13 @@ def _unkeepable(name: str) -> NetbpfError:
     )
 
 
-@contextmanager
-def _opened(file: str, asked: Asked) -> Iterator[Object]:
+def _opened(file: str, asked: Asked, own: Several) -> Object:
     from netbpf import loader
 
-    with loader.open(file) as obj:
-        if asked.variables or asked.map_sizes or asked.map_pins:
-            _changed(obj, asked)
-        yield obj
+    obj = own.add(loader.open(file))
+    if asked.variables or asked.map_sizes or asked.map_pins:
+        _changed(obj, asked)
+    return obj
 
 
 def _changed(obj: Object, asked: Asked) -> None:
@@ -128,9 +127,7 @@ def _changed(obj: Object, asked: Asked) -> None:
 def _folder(pin: str, *, mount: bool = True) -> tuple[str, BpfFs | None]:
     if not pin:
         raise ValueError("--pin is followed by a folder, this one is empty")
-    from netbpf.cli import keep
-
-    return keep.settle(pin, mount=mount)
+    return places.settle(pin, mount=mount)
 
 
 def _plan(found: Foreseen, folder: str | None, autoattach: bool) -> tuple[Pins | None, Auto | None]:
@@ -153,13 +150,12 @@ def _plan(found: Foreseen, folder: str | None, autoattach: bool) -> tuple[Pins |
 
 
 def _would_load(obj: Object, pin: str | None, btf: str | None, autoattach: bool) -> None:
-    from netbpf.cli import keep
     from netbpf.loader import maps
     from netbpf.loader.foresee import foresee
 
     found = foresee(obj, btf=btf)
     folder, fs = (None, None) if pin is None else _folder(pin, mount=False)
-    keep.tell(fs, mount=False)
+    places.tell(fs, mount=False)
     # On a bpffs that is not mounted yet there is nothing that could stand in the way.
     pins, auto = _plan(found, None if fs is not None and fs.mounted else folder, autoattach)
     at = _Shown(pins, fs)
@@ -216,9 +212,7 @@ class _Shown:
     def _path(self, paths: Mapping[str, str], name: str) -> str | None:
         if name not in paths:
             return None
-        from netbpf.cli import keep
-
-        return keep.shown(paths[name], self._fs)
+        return places.shown(paths[name], self._fs)
 
 
 def _not_attached(left: Mapping[str, str]) -> list[Document]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 
 from netbpf.bpf import uapi
 from netbpf.bpf.macros import BPF_OBJ_NAME_LEN
@@ -13,6 +12,10 @@ from netbpf.elf.checks import named
 from netbpf.elf.externs import KCONFIG
 from netbpf.elf.file import SHF_EXECINSTR, SHT_NOBITS, SHT_PROGBITS, ElfFile, Section
 from netbpf.elf.spec import Arena, Extern, MapSpec
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 # bpf_arena_common.h: __arena is address space 1, whose variables LLVM puts here.
 ARENA = ".addr_space.1"

@@ -10,11 +10,13 @@ import errno
 import os
 import stat
 import struct
-from collections.abc import Iterator
-from functools import cached_property
 
 from netbpf.errors import NotFoundError, ObjectFileError
-from netbpf.records import record
+from netbpf.records import cached_property, record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 EM_NONE = 0
 EM_BPF = 247

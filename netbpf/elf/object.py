@@ -37,6 +37,25 @@ _MAX_LICENSE = 63
 _CALLBACK = "exception_callback:"
 
 
+class Blaming:
+    """A block in which what is wrong with a file's types is the file's fault: they are read late.
+
+    :raises ObjectFileError: in place of the error of the types.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, BtfFormatError):
+            raise ObjectFileError(self._path, str(error), section=".BTF") from error
+        if isinstance(error, RecursionError):
+            raise ObjectFileError(self._path, "a type contains itself", section=".BTF") from error
+
+
 def open_object(path: str | os.PathLike[str], data: bytes | None = None) -> ObjectSpec:
     """Read the object file at ``path``, or ``data`` in its place (then ``path`` only names it).
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_left
-from collections.abc import Mapping
 
 from netbpf.bpf.macros import BPF_INSN_SIZE, BPF_JMP_CALL, BPF_LD_IMM64, BPF_PSEUDO_CALL
 from netbpf.btf.ext import CoreRelo, FuncInfo, LineInfo
@@ -27,6 +26,8 @@ from netbpf.records import record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from netbpf.elf.spec import Binding
 
 TEXT = ".text"

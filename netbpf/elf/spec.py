@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-
 from netbpf.bpf import uapi
 from netbpf.btf import types as t
 from netbpf.btf.blob import Btf
@@ -13,6 +11,7 @@ from netbpf.records import field, record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
     from typing import Literal
 
     RelocationKind = Literal["map", "data", "call", "function", "extern", "arena", "jump_table"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-
 from netbpf.bpf.macros import BPF_INSN_SIZE
 from netbpf.btf import core
 from netbpf.btf import core_spec as cs
@@ -15,6 +13,10 @@ from netbpf.elf.spec import Function, ObjectSpec
 from netbpf.errors import ObjectFileError, VerifierError
 from netbpf.loader.kernel_types import KernelTypes
 from netbpf.records import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 # kernel/bpf/disasm.c: how the verifier's log shows the call that a poisoned instruction is.
 _POISONED = rf"^(\d+): \(85\) call unknown#{POISON}\b"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Mapping
 
 from netbpf import libc
 from netbpf.btf import index
@@ -18,6 +17,10 @@ from netbpf.btf.errors import BtfFormatError
 from netbpf.btf.index import IndexedBtf
 from netbpf.errors import NotSupportedError, ObjectFileError
 from netbpf.loader import index_cache
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 SYS_BTF = "/sys/kernel/btf"
 NOTES = "/sys/kernel/notes"

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import errno
-import mmap
+import os
 import struct
-from collections.abc import Mapping
 
 from netbpf.bpf import map as bpf_map
 from netbpf.bpf import uapi
@@ -15,6 +14,10 @@ from netbpf.elf.spec import MapSpec, ObjectSpec
 from netbpf.errors import BpfError, ConflictError
 from netbpf.loader import log
 from netbpf.records import replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 # Maps whose keys and values the kernel refuses to be described by BTF (kernel/bpf/syscall.c:
 # map_check_btf, and the map_check_btf of the types).
@@ -106,7 +109,7 @@ def entries(spec: MapSpec) -> int:
         return bpf_map.possible_cpus()
     if spec.type in _RINGBUFS and spec.max_entries:
         # A ring buffer is a power of two pages long (kernel/bpf/ringbuf.c: ringbuf_map_alloc).
-        size = mmap.PAGESIZE
+        size = os.sysconf("SC_PAGE_SIZE")
         while size < spec.max_entries and size < 1 << 31:
             size *= 2
         return size
@@ -158,6 +161,8 @@ def write(found: Map, spec: MapSpec, offset: int, data: bytes) -> None:
     Through a mapping, where the map can be mapped: what programs write beside it is left alone.
     """
     if spec.flags & uapi.BPF_F_MMAPABLE:
+        import mmap
+
         with mmap.mmap(found.fileno(), spec.value_size) as view:
             view[offset : offset + len(data)] = data
         return

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from functools import partial
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 
 from netbpf.bpf import syscall
 from netbpf.bpf.map import Map
 from netbpf.bpf.prog import Program
-from netbpf.btf.errors import BtfFormatError
-from netbpf.btf.values import Values, split
+from netbpf.closing import Closing, Several
 from netbpf.elf.externs import KCONFIG
-from netbpf.elf.object import open_object
+from netbpf.elf.object import Blaming, open_object
 from netbpf.elf.spec import MapSpec, ObjectSpec, ProgramSpec
 from netbpf.errors import NetbpfError, NotFoundError, ObjectFileError, VerifierError
 from netbpf.loader import btf as kernel_btf
-from netbpf.loader import choose, core, kernel_types, maps, programs, relocate, variables, wanted
+from netbpf.loader import choose, core, kernel_types, maps, programs, relocate, wanted
 from netbpf.records import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Self
+    from collections.abc import Collection, Mapping, Sequence
+    from typing import Any
 
+    from netbpf.btf.values import Values
     from netbpf.loader.arena import Arena
     from netbpf.loader.arena_image import Image
 
@@ -34,7 +31,7 @@ if TYPE_CHECKING:
 PIN_ROOT = "/sys/fs/bpf"
 
 
-class Object:
+class Object(Closing):
     """An object file and, once loaded, its programs and maps in the kernel.
 
     ::
@@ -62,7 +59,7 @@ class Object:
         self._maps: dict[str, Map] = {}
         self._arena: Image | None = None
         self._loaded = False
-        self._stack = ExitStack()
+        self._made = Several()
 
     @property
     def programs(self) -> Mapping[str, Program]:
@@ -105,6 +102,8 @@ class Object:
             if self._loaded and maps.constant(spec):
                 raise ValueError(f"{name} is constant once the object is loaded")
             if spec.section == KCONFIG:
+                from netbpf.btf.values import split
+
                 self._given.add(split(name)[0])
             contents = bytearray(self.read_data(spec.name))
             values.write(contents, offset, type_id, value, name)
@@ -162,6 +161,8 @@ class Object:
     def variables(self) -> dict[str, str]:
         """The global variables and the section that each lies in."""
         with self._own_errors():
+            from netbpf.loader import variables
+
             known = variables.known(self.spec, self._specs.values())
             return {name: spec.section for name, (spec, _, _) in known.items()}
 
@@ -210,26 +211,36 @@ class Object:
         """
         self._before_load("load")
         self.check()
-        with self._own_errors(), ExitStack() as undo:
+        with self._own_errors():
             chosen = choose.programs(self.spec, only, self._specs)
             for program in chosen:
                 choose.check(self.spec, program)
             found = self._look_up(chosen, attach_to)
             chosen = [program for program in chosen if program.name not in found.dropped()]
             fitted = self._fit(chosen, btf)
-            # Whatever fails below closes what was made above it, last first.
-            undo.callback(self._unload)
-            own = kernel_btf.load(self.spec.btf) if self.spec.btf is not None else None
-            if own is not None:
-                self._stack.enter_context(own)
-            btf_fd = own.fileno() if own is not None else 0
-            opened = wanted.Open(self.spec, found, self._stack)
-            self._create_maps(btf_fd, found, opened)
-            for program in chosen:
-                self._load_program(program, fitted, opened, btf_fd, log_level)
-            self._fill_slots(found)
+            try:
+                self._make(chosen, found, fitted, log_level)
+            except BaseException:
+                self._unload()
+                raise
             self._loaded = True
-            undo.pop_all()
+
+    def _make(
+        self,
+        chosen: Collection[ProgramSpec],
+        found: wanted.Wanted,
+        fitted: core.Fitted,
+        log_level: int,
+    ) -> None:
+        own = kernel_btf.load(self.spec.btf) if self.spec.btf is not None else None
+        if own is not None:
+            self._made.add(own)
+        btf_fd = own.fileno() if own is not None else 0
+        opened = wanted.Open(self.spec, found, self._made)
+        self._create_maps(btf_fd, found, opened)
+        for program in chosen:
+            self._load_program(program, fitted, opened, btf_fd, log_level)
+        self._fill_slots(found)
 
     def check(self) -> None:
         """Whether this machine could load the object at all; no kernel is asked.
@@ -254,42 +265,24 @@ class Object:
         for name in list(self._reused):
             self._reused.pop(name).close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def _unload(self) -> None:
         self._loaded = False
         self._values.clear()
         self._programs.clear()
         self._maps.clear()
         self._arena = None
-        self._stack.close()
+        self._made.close()
 
     def _before_load(self, what: str) -> None:
         if self._loaded:
             raise ValueError(f"{what}: the object is loaded already")
 
-    @contextmanager
-    def _own_errors(self) -> Iterator[None]:
-        # Types are decoded late, so that a file can turn out to be malformed anywhere.
-        try:
-            yield
-        except BtfFormatError as error:
-            raise ObjectFileError(self.spec.path, str(error), section=".BTF") from error
-        except RecursionError as error:
-            raise ObjectFileError(
-                self.spec.path, "a type contains itself", section=".BTF"
-            ) from error
+    def _own_errors(self) -> Blaming:
+        return Blaming(self.spec.path)
 
     def _find(self, path: str) -> tuple[MapSpec, int, int, Values]:
+        from netbpf.loader import variables
+
         return variables.find(self.spec, self._specs.values(), path)
 
     def _look_up(
@@ -306,21 +299,21 @@ class Object:
         functions = core.concerned(self.spec, reached)
         if not functions:
             return core.Fitted({}, {})
-        types = kernel_types.running if path is None else partial(kernel_types.read, path)
+        types = kernel_types.running if path is None else lambda: kernel_types.read(path)
         return core.fit(self.spec, functions, types)
 
     def _create_maps(self, btf_fd: int, found: wanted.Wanted, opened: wanted.Open) -> None:
         for name, spec in self._specs.items():
             if spec.struct_ops is not None:
                 if name in found.structs:
-                    self._maps[name] = self._stack.enter_context(opened.create_struct(spec, btf_fd))
+                    self._maps[name] = self._made.add(opened.create_struct(spec, btf_fd))
                 continue
             if name in self._reused:
-                made = self._stack.enter_context(Map.from_fd(self._reused[name].fileno()))
+                made = self._made.add(Map.from_fd(self._reused[name].fileno()))
             elif spec.pinned_by_name:
-                made = self._stack.enter_context(self._pinned(spec, btf_fd))
+                made = self._made.add(self._pinned(spec, btf_fd))
             else:
-                made = self._stack.enter_context(maps.create(spec, btf_fd))
+                made = self._made.add(maps.create(spec, btf_fd))
                 self._fill_new(made, spec)
             self._maps[name] = made
             if maps.is_arena(spec):
@@ -338,7 +331,7 @@ class Object:
         from netbpf.loader.arena_image import Image
 
         if self._arena is None:
-            self._arena = self._stack.enter_context(Image(self.spec, made, new=new))
+            self._arena = self._made.add(Image(self.spec, made, new=new))
         return self._arena
 
     def _pinned(self, spec: MapSpec, btf_fd: int) -> Map:
@@ -387,13 +380,15 @@ class Object:
         except VerifierError as error:
             told = core.explained(error, linked.starts, fitted.missing)
             raise wanted.explained(told, self.spec) from error
-        self._programs[program.name] = self._stack.enter_context(made)
+        self._programs[program.name] = self._made.add(made)
         for name, spec in self._specs.items():
             if spec.read_only:
                 # As libbpf does: a program's constants can be found by way of the program.
                 # Since Linux 5.10 (kernel/bpf/syscall.c: bpf_prog_bind_map); before it, without.
-                with contextlib.suppress(OSError):
+                try:
                     syscall.prog_bind_map(made.fileno(), self._maps[name].fileno())
+                except OSError:
+                    pass
 
     def _fill_slots(self, found: wanted.Wanted) -> None:
         map_fds = {name: found.fileno() for name, found in self._maps.items()}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from netbpf.bpf import prog
 from netbpf.bpf.prog import Program
 from netbpf.elf.spec import ObjectSpec, ProgramSpec
 from netbpf.loader import log, relocate
 from netbpf.loader.relocate import Linked
 from netbpf.records import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 @record(slots=True, frozen=True)

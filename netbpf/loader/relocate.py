@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
 
 from netbpf.bpf.macros import (
     BPF_INSN_SIZE,
@@ -16,6 +15,10 @@ from netbpf.bpf.macros import (
 from netbpf.elf.spec import Function, ObjectSpec, ProgramSpec, Relocation
 from netbpf.errors import ObjectFileError
 from netbpf.records import record, replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _Three = tuple[int, int, int]
 FUNC_INFO_SIZE = 8

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from netbpf.btf import types as t
 from netbpf.btf.values import Values, split
 from netbpf.elf.spec import MapSpec, ObjectSpec
 from netbpf.errors import NotFoundError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 def known(spec: ObjectSpec, maps: Iterable[MapSpec]) -> dict[str, tuple[MapSpec, int, int]]:

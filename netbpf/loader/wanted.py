@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, MutableMapping, Sequence
-from contextlib import ExitStack
-
 from netbpf.bpf import uapi
 from netbpf.bpf.map import Map
 from netbpf.bpf.prog import Program
+from netbpf.closing import Several
 from netbpf.elf.spec import MapSpec, ObjectSpec, ProgramSpec
 from netbpf.errors import VerifierError
 from netbpf.loader import choose, kernel_types, log
@@ -16,6 +14,8 @@ from netbpf.records import field, record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, MutableMapping, Sequence
+
     from netbpf.loader.externs import Found, Patch
     from netbpf.loader.struct_ops import Fitted
     from netbpf.loader.targets import Target
@@ -104,9 +104,9 @@ def look_up(
 class Open:
     """What was found, with the descriptors that programs and maps need of it."""
 
-    def __init__(self, spec: ObjectSpec, found: Wanted, stack: ExitStack) -> None:
+    def __init__(self, spec: ObjectSpec, found: Wanted, made: Several) -> None:
         self._found = found
-        self._stack = stack
+        self._made = made
         self._modules: dict[str, int] = {}
         self.fd_array: list[int] = []
         self.patches: Mapping[str, Patch] = {}
@@ -123,7 +123,7 @@ class Open:
         if name and name not in self._modules:
             from netbpf.bpf import btf_object
 
-            self._modules[name] = self._stack.enter_context(btf_object.open_module(name)).fileno()
+            self._modules[name] = self._made.add(btf_object.open_module(name)).fileno()
         return self._modules[name] if name else 0
 
     def create_struct(self, spec: MapSpec, btf_fd: int) -> Map:
