@@ -9,7 +9,6 @@ import stat
 from netbpf.bpf import syscall, uapi
 from netbpf.bpf.bpffs import FOLDER, MOUNT, BpfFs, is_bpffs, mounts, refused
 from netbpf.bpf.fd import FD, kind_of
-from netbpf.bpf.link_info import LinkInfo
 from netbpf.errors import BpfError
 from netbpf.interrupts import held as uninterrupted
 from netbpf.records import record
@@ -17,6 +16,10 @@ from netbpf.records import record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
+
+    from netbpf.bpf.link_info import LinkInfo
+
+    _Held = tuple[str, int, LinkInfo | None]
 
 _NAME_MAX = 255
 
@@ -234,15 +237,14 @@ def own_folders() -> Iterator[BpfFs]:
             continue
 
 
-_Held = tuple[str, int, LinkInfo | None]
-
-
 def _held(path: str) -> _Held | None:
     """What is pinned at ``path``: kind, id, link; None: nothing that we may open."""
     try:
         with FD(syscall.obj_get(path)) as fd:
             kind = kind_of(fd.fileno())
             if kind == "link":
+                from netbpf.bpf.link_info import LinkInfo
+
                 link = LinkInfo.of(syscall.obj_get_info(fd.fileno(), uapi.LinkInfo()))
                 return kind, link.id, link
             if kind == "program":

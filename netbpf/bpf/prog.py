@@ -8,7 +8,6 @@ import errno
 from netbpf.bpf import syscall, uapi
 from netbpf.bpf.fd import FD
 from netbpf.bpf.kobject import KernelObject, refused
-from netbpf.bpf.ref import Ref
 from netbpf.errors import BpfError, NotFoundError, VerifierError
 from netbpf.records import record
 
@@ -17,6 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from netbpf.bpf.ref import Ref
     from netbpf.bpf.test_run import Context, RunResult
 
 _LOG_FIRST = 1 << 18
@@ -117,6 +117,8 @@ def loaded(ref: Ref | None = None) -> list[ProgramInfo]:
 
     :raises NotFoundError: ``ref`` names none.
     """
+    from netbpf.bpf.ref import Ref
+
     match ref:
         case Ref(kind="pin"):
             with Program.from_pin(ref.value) as prog:

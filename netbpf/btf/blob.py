@@ -17,6 +17,8 @@ _MAX_DEPTH = 64
 # The kernel takes names of 511 bytes; without a limit a hostile blob that names the tails of one
 # long string fills the memory.
 _MAX_NAME = 1024
+# What is read of a string at first; most are shorter.
+_PIECE = 64
 
 # How many 32-bit words stand after the three that each type has: fixed ones, and per element.
 _FIXED = {t.KIND_INT: 1, t.KIND_ARRAY: 3, t.KIND_VAR: 1, t.KIND_DECL_TAG: 1}
@@ -86,7 +88,8 @@ class Btf:
         else:
             self._words = self._read_words(start, length)
         start, length = header.strings
-        self._strings = bytes(data[start : start + length])
+        # A piece of what is mapped stays there: few strings of the kernel's are looked at.
+        self._strings: bytes | memoryview = data[start : start + length]
         if base is None and (not self._strings or self._strings[0]):
             raise BtfFormatError("the string section does not start with an empty string")
         if self._strings and self._strings[-1]:
@@ -133,6 +136,7 @@ class Btf:
     @property
     def strings(self) -> tuple[int, bytes]:
         """The offset that this blob's strings start at, and the string section."""
+        self._strings = bytes(self._strings)
         return self._first_string, self._strings
 
     def _read_words(self, start: int, length: int) -> Sequence[int]:
@@ -169,13 +173,24 @@ class Btf:
 
         :raises BtfFormatError: outside of the string section.
         """
+        return self.text(offset).decode("utf-8", "surrogateescape")
+
+    def text(self, offset: int) -> bytes:
+        """The bytes of the string at ``offset``.
+
+        :raises BtfFormatError: outside of the string section.
+        """
         at = offset - self._first_string
         if at < 0 and self.base is not None:
-            return self.base.string(offset)
-        end = self._strings.find(b"\0", at) if at >= 0 else -1
-        if end < 0:
-            raise BtfFormatError(f"string offset {offset} lies outside of the string section")
-        return self._strings[at:end].decode("utf-8", "surrogateescape")
+            return self.base.text(offset)
+        size = _PIECE
+        while 0 <= at < len(self._strings):
+            text = bytes(self._strings[at : at + size])
+            end = text.find(b"\0")
+            if end >= 0:
+                return text[:end]
+            size *= 16
+        raise BtfFormatError(f"string offset {offset} lies outside of the string section")
 
     def _name(self, offset: int) -> str:
         # The names of types and members: a few are used by many.
@@ -254,10 +269,11 @@ class Btf:
         found = []
         part: Btf | None = self
         while part is not None:
-            at = part._strings.find(needle)
+            first, strings = part.strings
+            at = strings.find(needle)
             while at >= 0:
-                found.append(part._first_string + at)
-                at = part._strings.find(needle, at + 1)
+                found.append(first + at)
+                at = strings.find(needle, at + 1)
             part = part.base
         return found
 

@@ -16,7 +16,7 @@ from netbpf.records import record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from array import array
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 # What a packed index starts with: a word of this format (its second half is the version), the
 # checksum of all that follows it, the counts of types and of those in order, and the length of the
@@ -76,14 +76,21 @@ class _Walked(Btf):
         add = offsets.append
         self.ordered = []
         note = self.ordered.append
-        steps = _Kinds(Steps(self.data, self.header, self._prefix))
+        known = Steps(self.data, self.header, self._prefix)
+        # As those, but negative where the type is to be ordered.
+        steps: dict[int, int] = {}
         position = 0
         end = len(words)
         first = self.first_id - 1
         try:
             while position < end:
                 add(position)
-                step = steps[words[position + 1]]
+                info = words[position + 1]
+                try:
+                    step = steps[info]
+                except KeyError:
+                    step = known[info] * (-1 if info >> 24 & 0x7F in _ORDERED else 1)
+                    steps[info] = step
                 if step < 0:
                     if words[position]:
                         note(first + len(offsets))
@@ -96,19 +103,6 @@ class _Walked(Btf):
         return offsets
 
 
-class _Kinds(dict[int, int]):
-    # By info word: how many words the type takes, negative where it is to be ordered.
-
-    def __init__(self, steps: Steps) -> None:
-        super().__init__()
-        self._steps = steps
-
-    def __missing__(self, info: int) -> int:
-        step = self._steps[info]
-        found = self[info] = -step if info >> 24 & 0x7F in _ORDERED else step
-        return found
-
-
 def parse(data: bytes | memoryview, base: Btf | None = None) -> IndexedBtf:
     """Read a BTF with all its names; ``base`` is what a split one goes on from.
 
@@ -116,8 +110,19 @@ def parse(data: bytes | memoryview, base: Btf | None = None) -> IndexedBtf:
     """
     btf = _Walked(data, base)
     found = IndexedBtf(btf, Index(btf.offsets, btf.name_offsets, btf.ordered))
-    btf.ordered.sort(key=found.name)
+    btf.ordered.sort(key=found.name if base is not None else _namer(btf))
     return found
+
+
+def _namer(btf: Btf) -> Callable[[int], bytes]:
+    # As IndexedBtf.name, in half the time: 14,000 names are asked for.
+    names, (_, strings) = btf.name_offsets, btf.strings
+
+    def name(type_id: int) -> bytes:
+        at = names[type_id - 1]
+        return strings[at : strings.find(b"\0", at)]
+
+    return name
 
 
 def pack(index: Index, identity: bytes) -> bytes:
@@ -165,17 +170,7 @@ class IndexedBtf:
 
     def name(self, type_id: int) -> bytes:
         """The name of a type, as the bytes that stand in the BTF."""
-        offset = self.index.names[type_id - self.btf.first_id]
-        part = self.btf
-        first, strings = part.strings
-        while offset < first and part.base is not None:
-            part = part.base
-            first, strings = part.strings
-        at = offset - first
-        end = strings.find(b"\0", at)
-        if end < 0:
-            raise BtfFormatError(f"string offset {offset} lies outside of the string section")
-        return strings[at:end]
+        return self.btf.text(self.index.names[type_id - self.btf.first_id])
 
     def candidates(self, name: str, kind: int) -> list[int]:
         """The ids of all types of ``kind`` whose essential name is ``name``, by id.

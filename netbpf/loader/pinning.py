@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 from netbpf.bpf import pin as pins
-from netbpf.bpf.link import Link
 from netbpf.bpf.map import Map
 from netbpf.elf.spec import MapSpec
 from netbpf.errors import ConflictError, NetbpfError
@@ -16,6 +15,8 @@ from netbpf.records import field, record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
+
+    from netbpf.bpf.link import Link
 
 
 @record(frozen=True, slots=True)
