@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from netbpf.bpf import mprog_conditions
-from netbpf.conditions import Condition
+from netbpf.conditions import Condition, listed
 from netbpf.errors import errno_name
 from netbpf.netkit import change, lease_refusal, request
 from netbpf.netkit.hooks import HOOKS
@@ -43,7 +43,7 @@ def explain(number: int, operation: str | None = None) -> list[Condition]:
 
 
 def _all() -> Iterator[Condition]:
-    yield from mprog_conditions.conditions()
+    yield from listed(mprog_conditions.ROWS)
     # Both sides refuse alike.
     for number, (reason, hint) in HOOKS.hook("peer").refusals.items():
         for operation in ("attach", "detach", "update", "show"):
