@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -116,6 +117,7 @@ def attach(
     Makes a bpf_link, pinned below /sys/fs/bpf/netbpf so that it stays.
     """
     from netbpf.bpf.anchor import Anchor
+    from netbpf.bpf.pin import name_for
     from netbpf.cli.keep import Keeper
 
     hooks = hooks_of(ctx)
@@ -147,7 +149,9 @@ def attach(
             expected_revision=expected,
         )
         told.now(hooks, ifindex, hook)
-        with keeper.keep(placed.link, device, ifindex, hook, info.name) as pins:
+        inode = os.stat("/proc/thread-self/ns/net").st_ino
+        own_name = partial(name_for, inode, device, ifindex, hook, info.name)
+        with keeper.keep(placed.link, own_name) as pins:
             document = placed_document("attached", device, placed, info, pins)
             emit(document, lambda: _say_attached(device, placed, info, pins))
             keeper.wait()

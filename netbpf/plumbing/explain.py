@@ -11,9 +11,23 @@ from netbpf.conditions import Condition, listed
 from netbpf.errors import errno_name
 from netbpf.netkit import change, lease_refusal, request
 from netbpf.netkit.hooks import HOOKS
+from netbpf.netns import link_refusal
 
-OPERATIONS = ("attach", "detach", "update", "show", "netkit-add", "netkit-set", "lease-add")
-"""What can be asked about: changes and reading of chains, netkit devices, leases."""
+OPERATIONS = (
+    "attach",
+    "detach",
+    "update",
+    "show",
+    "netkit-add",
+    "netkit-set",
+    "lease-add",
+    "netns-attach",
+    "netns-detach",
+    "netns-update",
+    "netns-show",
+)
+"""What can be asked about: changes and reading of chains, netkit devices, leases, and of what
+hangs at namespaces."""
 
 
 def number_of(text: str) -> int:
@@ -55,3 +69,4 @@ def _all() -> Iterator[Condition]:
         for number, meaning in meanings.items():
             yield Condition(operation, number, meaning.reason, meaning.hint, "drivers/net/netkit.c")
     yield from lease_refusal.conditions()
+    yield from listed(link_refusal.ROWS)

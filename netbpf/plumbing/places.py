@@ -166,7 +166,7 @@ def reasons(names: Mapping[int, OwnName]) -> dict[int, Reason]:
             continue
         if name.netns_inode not in devices:
             found[link_id] = "netns_gone"
-        elif name.ifindex in devices[name.netns_inode]:
+        elif name.ifindex is None or name.ifindex in devices[name.netns_inode]:
             found[link_id] = "detached"
         else:
             found[link_id] = "device_gone"
