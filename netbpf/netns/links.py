@@ -34,8 +34,8 @@ class Placed:
     """What an attach or update made.
 
     ``position`` is read back afterwards: None when somebody else took the program out again by
-    then, or where it may not be read. ``link`` is open and the caller's: closed without a pin, it
-    takes the program with it.
+    then, and where it may not be read or others keep changing what hangs there. ``link`` is open
+    and the caller's: closed without a pin, it takes the program with it.
     """
 
     inode: int
@@ -227,7 +227,7 @@ def _placed(
         state = attached(ns, place.name)
         entry = state.with_link(link_id) if link_id is not None else state.direct
     except BpfError as error:
-        if error.errno != errno.EPERM:
+        if error.errno not in (errno.EPERM, errno.EAGAIN):
             raise
         entry = None
     return Placed(

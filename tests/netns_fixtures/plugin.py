@@ -30,7 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers",
         "needs(*features): what the kernel must have: "
         "tcx, netkit, netkit-scrub, netkit-headroom, netkit-single, netdevsim, kprobe, "
-        "kprobe-multi, lsm, fmod_ret, fentry, module-types",
+        "kprobe-multi, lsm, fmod_ret, fentry, module-types, spare-kernel",
     )
 
 

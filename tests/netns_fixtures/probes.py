@@ -165,6 +165,8 @@ _PROBES: dict[str, Callable[[], bool | None]] = {
     "netkit-headroom": lambda: _made(peer="nkother", headroom=16, tailroom=16),
     "netkit-single": lambda: _made(single=True),
     "netdevsim": _netdevsim,
+    # One whose initial namespaces nobody else lives in.
+    "spare-kernel": lambda: "NETBPF_LAB" in os.environ,
     "module-types": lambda: len(os.listdir("/sys/kernel/btf")) > 1,
     "kprobe": lambda: Path("/sys/bus/event_source/devices/kprobe").exists(),
     "kprobe-multi": _kprobe_multi,
