@@ -9,6 +9,7 @@ import typer
 
 from netbpf.cli.command import netns_names
 from netbpf.cli.output import Document, emit, note, say
+from netbpf.cli.program_options import Hold, Old, Pin, Variables
 from netbpf.cli.settings import settings
 from netbpf.errors import BpfError
 
@@ -44,12 +45,6 @@ RefArgument = Annotated[
         metavar="REF", help="What hangs there: id:N, name:NAME, tag:HEX, link:N or pin:PATH."
     ),
 ]
-Variables = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="VAR=VALUE", help="Set a global of the program before it is loaded."
-    ),
-]
 
 
 def attach(
@@ -62,12 +57,8 @@ def attach(
             "--link/--no-link", help="By a bpf_link (the default), or a flow dissector directly."
         ),
     ] = None,
-    pin: Annotated[
-        str | None, typer.Option(metavar="PATH", help="Pin the link here instead.")
-    ] = None,
-    hold: Annotated[
-        bool, typer.Option("--hold", help="Keep the link here until Ctrl-C, without a pin.")
-    ] = False,
+    pin: Pin = None,
+    hold: Hold = False,
     variables: Variables = None,
 ) -> None:
     """Attach a program to a namespace: its flow dissector, or one more sk_lookup, the last.
@@ -149,10 +140,7 @@ def update(
     hook: HookName,
     ref: RefArgument,
     prog: Prog,
-    old: Annotated[
-        str | None,
-        typer.Option("--old", metavar="REF", help="Refuse unless this holds the place now."),
-    ] = None,
+    old: Old = None,
     variables: Variables = None,
 ) -> None:
     """Exchange a program in its place, atomically: nothing goes unserved."""

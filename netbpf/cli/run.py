@@ -14,6 +14,7 @@ from netbpf import captures
 from netbpf.cli import chain as shared
 from netbpf.cli import references
 from netbpf.cli.output import note, say
+from netbpf.cli.program_options import Variables
 from netbpf.cli.settings import settings
 from netbpf.errors import BpfError
 from netbpf.plumbing.packet_path import ifindex_of
@@ -79,7 +80,7 @@ def prog_run(
             autocompletion=shared.devices,
         ),
     ] = None,
-    variables: shared.Variables = None,
+    variables: Variables = None,
 ) -> None:
     """Run a program over packets, without traffic.
 

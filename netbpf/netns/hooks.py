@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from netbpf.bpf import chain, syscall, uapi
 from netbpf.bpf.chain import Entry, Target
 from netbpf.bpf.link import Link
-from netbpf.errors import BpfError, NotFoundError
+from netbpf.errors import NotFoundError
 from netbpf.netns.handle import NetNS
 
-_TRIES = 8
 _ROOM = 64
 
 
@@ -146,30 +145,6 @@ def _netns_links() -> Iterator[tuple[int, int, int, int]]:
             continue
         if info.netns_inode and info.attach_type is not None:
             yield number, info.netns_inode, info.attach_type, info.prog_id
-
-
-def attached(ns: NetNS, hook: str) -> Attached:
-    """What hangs at the namespace's hook. Needs CAP_NET_ADMIN, and CAP_SYS_ADMIN for the links.
-
-    :raises BpfError: not permitted. :raises NotSupportedError: the kernel has no such hook.
-    """
-    from netbpf.netns import link_refusal
-
-    place = hook_of(hook)
-    for _ in range(_TRIES):
-        try:
-            before = program_ids(ns, place)
-            links = links_by_place() if before else {}
-            after = program_ids(ns, place)
-        except OSError as error:
-            raise link_refusal.of_query(place, ns, error) from error
-        found = matched(ns.inode, place, before, links)
-        whole = place.direct or all(entry.link_id for entry in found.entries)
-        if before == after and whole:
-            return found
-    raise BpfError(
-        f"read {hook} of {ns}", errno.EAGAIN, "others keep changing it", hint="try again"
-    )
 
 
 def matched(inode: int, hook: NetnsHook, programs: list[int], links: LinksByPlace) -> Attached:

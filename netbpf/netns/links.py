@@ -21,7 +21,7 @@ from netbpf.errors import BpfError, ConflictError, NetbpfError
 from netbpf.netns import link_refusal
 from netbpf.netns.enter import entered
 from netbpf.netns.handle import NetNS
-from netbpf.netns.hooks import Attached, NetnsHook, attached, hook_of
+from netbpf.netns.hooks import Attached, NetnsHook, hook_of, links_by_place, matched, program_ids
 from netbpf.netns.link_refusal import Situation
 
 __all__ = ["Attached", "Placed", "Removed", "attach", "attached", "detach", "update"]
@@ -54,6 +54,28 @@ class Removed:
     inode: int
     hook: str
     entry: Entry
+
+
+def attached(ns: NetNS, hook: str) -> Attached:
+    """What hangs at the namespace's hook. Needs CAP_NET_ADMIN, and CAP_SYS_ADMIN for the links.
+
+    :raises BpfError: not permitted. :raises NotSupportedError: the kernel has no such hook.
+    """
+    place = hook_of(hook)
+    for _ in range(_TRIES):
+        try:
+            before = program_ids(ns, place)
+            links = links_by_place() if before else {}
+            after = program_ids(ns, place)
+        except OSError as error:
+            raise link_refusal.of_query(place, ns, error) from error
+        found = matched(ns.inode, place, before, links)
+        whole = place.direct or all(entry.link_id for entry in found.entries)
+        if before == after and whole:
+            return found
+    raise BpfError(
+        f"read {hook} of {ns}", errno.EAGAIN, "others keep changing it", hint="try again"
+    )
 
 
 def attach(ns: NetNS, hook: str, prog: Program, *, link: bool = True) -> Placed:
