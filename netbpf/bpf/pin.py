@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import stat
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 
 from netbpf.bpf import syscall, uapi
 from netbpf.bpf.bpffs import FOLDER, MOUNT, BpfFs, is_bpffs, mounts, refused
 from netbpf.bpf.fd import FD, kind_of
 from netbpf.bpf.link_info import LinkInfo
+from netbpf.bpf.pin_name import OwnName
 from netbpf.errors import BpfError
 from netbpf.interrupts import held as uninterrupted
 from netbpf.records import record
@@ -114,24 +114,6 @@ def remove_folders(folders: Collection[str]) -> None:
             return
 
 
-def name_for(netns_inode: int, device: str, ifindex: int, hook: str, prog: str, link: int) -> str:
-    """The name of netbpf's own pin of a link at a device.
-
-    The namespace's inode and the ifindex tell equal device names apart and survive a rename; the
-    device's and program's names are for people.
-    """
-    return _joined(f"net{netns_inode}", device, str(ifindex), hook, prog, str(link))
-
-
-def name_for_netns(netns_inode: int, hook: str, prog: str, link: int) -> str:
-    """The name of netbpf's own pin of a link at a namespace itself."""
-    return _joined(f"net{netns_inode}", hook, prog, str(link))
-
-
-def _joined(*parts: str) -> str:
-    return "_".join(re.sub(r"[^A-Za-z0-9-]", "-", part) for part in parts)
-
-
 def create_own(fd: int, fs: BpfFs, name: str, kind: str) -> str:
     """Pin below netbpf's own folder; the pin's path as it is shown."""
     path = f"{fs.folder}/{name}"
@@ -184,40 +166,6 @@ class Pin:
     def name(self) -> OwnName | None:
         """What its name says, where netbpf has made it; None where something else did."""
         return OwnName.parse(os.path.basename(self.path)) if self.own else None
-
-
-@record(frozen=True, slots=True)
-class OwnName:
-    """What the name of netbpf's own pin of a link says: where the link was attached, and by what.
-
-    ``device``, ``hook`` and ``prog`` have a ``-`` for what no pin's name can hold. ``device`` and
-    ``ifindex`` are None where the namespace itself is the place.
-    """
-
-    netns_inode: int
-    device: str | None
-    ifindex: int | None
-    hook: str
-    prog: str
-    link: int
-
-    @classmethod
-    def parse(cls, name: str) -> OwnName | None:
-        """Read a name that ``name_for`` or ``name_for_netns`` made; None: they made another."""
-        number = r"([1-9][0-9]{0,9})"
-        word = r"([A-Za-z0-9-]*)"
-        pattern = f"net{number}_(?:{word}_{number}_)?{word}_{word}_{number}"
-        if not (match := re.fullmatch(pattern, name, re.ASCII)):
-            return None
-        inode, device, ifindex, hook, prog, link = match.groups()
-        number_of = None if ifindex is None else int(ifindex)
-        return cls(int(inode), device, number_of, hook, prog, int(link))
-
-    @classmethod
-    def of_any(cls, paths: Iterable[str]) -> OwnName | None:
-        """What the first of these pins says that has such a name."""
-        names = (cls.parse(os.path.basename(path)) for path in paths)
-        return next((name for name in names if name), None)
 
 
 def scan(*, own: bool = False) -> Iterator[Pin]:

@@ -104,7 +104,7 @@ def attach(
     Makes a bpf_link, pinned below /sys/fs/bpf/netbpf so that it stays.
     """
     from netbpf.bpf.anchor import Anchor
-    from netbpf.bpf.pin import name_for
+    from netbpf.bpf.pin_name import name_for
     from netbpf.cli.keep import Keeper
 
     hooks = hooks_of(ctx)

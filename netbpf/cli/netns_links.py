@@ -66,7 +66,7 @@ def attach(
     Makes a bpf_link, pinned below /sys/fs/bpf/netbpf. It does not keep the namespace alive.
     """
     from netbpf import netns
-    from netbpf.bpf.pin import name_for_netns
+    from netbpf.bpf.pin_name import name_for_netns
     from netbpf.cli import references
     from netbpf.cli.keep import Keeper
     from netbpf.netns import hooks, links

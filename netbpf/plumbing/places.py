@@ -17,7 +17,7 @@ from netbpf.bpf.chain import Chain
 from netbpf.bpf.hook import query
 from netbpf.bpf.link_info import LinkInfo
 from netbpf.bpf.mprog import Hooks
-from netbpf.bpf.pin import OwnName
+from netbpf.bpf.pin_name import OwnName
 from netbpf.errors import KernelError
 from netbpf.netns import Namespace
 from netbpf.netns.visit import LeftOut
