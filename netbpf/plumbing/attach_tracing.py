@@ -50,12 +50,12 @@ def trace(spec: ProgramSpec, program: Program, where: Where) -> Attachment:
         )
     except OSError as error:
         if error.errno != errno.EINVAL or target_fd or where.cookie:
-            raise _refused(spec, error, spec.extra or "its target", reasons) from error
+            raise refusal(spec, error, spec.extra or "its target", reasons) from error
         # Before Linux 5.18 there is only this one.
         try:
             made = link_create.raw_tracepoint(program.fileno(), None)
         except OSError as older:
-            raise _refused(spec, older, spec.extra or "its target", reasons) from older
+            raise refusal(spec, older, spec.extra or "its target", reasons) from older
     return Attachment(spec.name, Link(FD(made)))
 
 
@@ -78,7 +78,7 @@ def raw_tracepoint(spec: ProgramSpec, program: Program, where: Where) -> Attachm
     try:
         made = link_create.raw_tracepoint(program.fileno(), name, where.cookie)
     except OSError as error:
-        raise _refused(spec, error, name, reasons) from error
+        raise refusal(spec, error, name, reasons) from error
     return Attachment(spec.name, Link(FD(made)))
 
 
@@ -98,8 +98,8 @@ def tracepoint(spec: ProgramSpec, program: Program, where: Where) -> Attachment:
     try:
         event = FD(perf_event.tracepoint(category, name))
     except OSError as error:
-        raise _refused(spec, error, text, reasons) from error
-    return _at_event(spec, program, event, text, where.cookie)
+        raise refusal(spec, error, text, reasons) from error
+    return at_event(spec, program, event, text, where.cookie)
 
 
 def kprobe(spec: ProgramSpec, program: Program, where: Where) -> Attachment:
@@ -126,8 +126,8 @@ def _kprobe(spec: ProgramSpec, program: Program, where: Where, text: str) -> Att
     try:
         event = FD(perf_event.probe("kprobe", name, offset, at_return=_at_return(spec)))
     except OSError as error:
-        raise _refused(spec, error, text, reasons) from error
-    return _at_event(spec, program, event, text, where.cookie)
+        raise refusal(spec, error, text, reasons) from error
+    return at_event(spec, program, event, text, where.cookie)
 
 
 def uprobe(spec: ProgramSpec, program: Program, where: Where) -> Attachment:
@@ -136,7 +136,7 @@ def uprobe(spec: ProgramSpec, program: Program, where: Where) -> Attachment:
     path, colon, rest = text.rpartition(":")
     if not colon or not path:
         raise wanted(spec, "function: path:function")
-    path, (name, offset) = _file(spec, path), _place(spec, rest, "function: path:function")
+    path, (name, offset) = file_of(spec, path), _place(spec, rest, "function: path:function")
     # A number is a place in the file.
     number = re.fullmatch(r"0x[0-9a-fA-F]{1,15}|[0-9]{1,18}", name)
     offset += int(name, 0) if number else symbols.offset(path, name)
@@ -146,11 +146,12 @@ def uprobe(spec: ProgramSpec, program: Program, where: Where) -> Attachment:
     try:
         event = FD(perf_event.probe("uprobe", path, offset, at_return=_at_return(spec), pid=pid))
     except OSError as error:
-        raise _refused(spec, error, text) from error
-    return _at_event(spec, program, event, text, where.cookie)
+        raise refusal(spec, error, text) from error
+    return at_event(spec, program, event, text, where.cookie)
 
 
-def _at_event(spec: ProgramSpec, program: Program, event: FD, text: str, cookie: int) -> Attachment:
+def at_event(spec: ProgramSpec, program: Program, event: FD, text: str, cookie: int) -> Attachment:
+    """To a perf event, which the attachment holds from now on."""
     with event:
         try:
             made: Link | FD
@@ -168,7 +169,7 @@ def _at_event(spec: ProgramSpec, program: Program, event: FD, text: str, cookie:
                 made.close()
                 raise
         except OSError as error:
-            raise _refused(spec, error, text) from error
+            raise refusal(spec, error, text) from error
     return Attachment(spec.name, made)
 
 
@@ -187,7 +188,7 @@ def kprobe_multi(spec: ProgramSpec, program: Program, where: Where) -> Attachmen
             program.fileno(), spec.expected_attach_type, names, flags=flags, cookie=where.cookie
         )
     except OSError as error:
-        raise _refused(spec, error, text, reasons, since="5.18", config="CONFIG_FPROBE") from error
+        raise refusal(spec, error, text, reasons, since="5.18", config="CONFIG_FPROBE") from error
     return Attachment(spec.name, Link(FD(made)))
 
 
@@ -214,7 +215,7 @@ def uprobe_multi(spec: ProgramSpec, program: Program, where: Where) -> Attachmen
     path, colon, pattern = text.rpartition(":")
     if not colon or not path or not pattern:
         raise wanted(spec, "function: path:function, or path:pattern")
-    path = _file(spec, path)
+    path = file_of(spec, path)
     offsets = sorted(set(symbols.matching(path, pattern).values()))
     flags = uapi.BPF_F_UPROBE_MULTI_RETURN if _at_return(spec) else 0
     try:
@@ -224,11 +225,11 @@ def uprobe_multi(spec: ProgramSpec, program: Program, where: Where) -> Attachmen
             path,
             offsets,
             flags=flags,
-            cookie=where.cookie,
+            cookies=[where.cookie for _ in offsets] if where.cookie else (),
             pid=where.pid or 0,
         )
     except OSError as error:
-        raise _refused(spec, error, text, since="6.6", config="CONFIG_UPROBES") from error
+        raise refusal(spec, error, text, since="6.6", config="CONFIG_UPROBES") from error
     return Attachment(spec.name, Link(FD(made)))
 
 
@@ -243,7 +244,7 @@ def iterator(spec: ProgramSpec, program: Program, where: Where) -> Attachment:
     try:
         made = link_create.iterator(program.fileno(), info)
     except OSError as error:
-        raise _refused(spec, error, spec.extra or "its iterator", reasons) from error
+        raise refusal(spec, error, spec.extra or "its iterator", reasons) from error
     return Attachment(spec.name, Link(FD(made)))
 
 
@@ -290,7 +291,7 @@ def _place(spec: ProgramSpec, text: str, what: str) -> tuple[str, int]:
     return name, int(offset, 0) if plus else 0
 
 
-def _file(spec: ProgramSpec, path: str) -> str:
+def file_of(spec: ProgramSpec, path: str) -> str:
     """The file that the section means: a name without a slash is looked for as a shell would."""
     if "/" in path:
         return path
@@ -310,7 +311,7 @@ def _missing(spec: ProgramSpec, text: str, config: str) -> NetbpfError:
     return NotSupportedError(f"attaching {spec.section or text}", config=config)
 
 
-def _refused(
+def refusal(
     spec: ProgramSpec,
     error: OSError,
     place: str,
@@ -319,4 +320,5 @@ def _refused(
     since: str | None = None,
     config: str | None = None,
 ) -> NetbpfError:
+    """Why the kernel did not attach a program here; EPERM names the capabilities of tracing."""
     return refused(spec, error, place, reasons, since=since, config=config, needs=_TRACING)
