@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from netbpf.bpf import prog
+from netbpf.bpf import prog, uapi
 from netbpf.bpf.prog import Program
 from netbpf.elf.spec import ObjectSpec, ProgramSpec
 from netbpf.loader import log, relocate
@@ -51,9 +51,7 @@ def load(
         linked.insns,
         license=spec.license,
         name=program.name,
-        expected_attach_type=(
-            program.expected_attach_type if attached.attach_type is None else attached.attach_type
-        ),
+        expected_attach_type=_attach_type(program, attached),
         flags=program.flags,
         btf_fd=btf_fd if described else 0,
         func_info=linked.func_info if described else b"",
@@ -67,3 +65,10 @@ def load(
         kern_version=spec.version,
         log_level=log_level,
     )
+
+
+def _attach_type(program: ProgramSpec, attached: Attached) -> int:
+    if program.attach == "usdt":
+        # So that one link can take all places of a probe. Before Linux 6.6 nobody looks at it.
+        return uapi.BPF_TRACE_UPROBE_MULTI
+    return program.expected_attach_type if attached.attach_type is None else attached.attach_type

@@ -20,6 +20,7 @@ from netbpf.interrupts import held as uninterrupted
 from netbpf.loader.object import Object
 from netbpf.plumbing import attach_net as net
 from netbpf.plumbing import attach_tracing as tracing
+from netbpf.plumbing import attach_usdt as usdt
 from netbpf.plumbing.attachment import Attachment, Where
 
 Attacher = Callable[[ProgramSpec, Program, Where], Attachment]
@@ -41,7 +42,7 @@ _BY_SECTION: dict[str, _Entry] = {
     "uprobe": (tracing.uprobe, frozenset({"function", "pid", "cookie"}), _TARGET),
     "uprobe_multi": (tracing.uprobe_multi, frozenset({"function", "pid", "cookie"}), _TARGET),
     "iter": (tracing.iterator, frozenset({"map"}), _TARGET),
-    "usdt": (tracing.not_yet, frozenset(), _TARGET),
+    "usdt": (usdt.attach, frozenset({"function", "pid", "cookie"}), _TARGET),
     "tracing_multi": (tracing.not_yet, frozenset(), _TARGET),
 }
 _CGROUP: _Entry = (net.cgroup, frozenset({"cgroup", "hook"}), "a cgroup")

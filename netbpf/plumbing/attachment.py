@@ -29,8 +29,8 @@ class Where:
     thread's own, ``map`` a sockmap or what an iterator goes over, ``socket`` a descriptor.
     ``family`` (``ipv4``, ``ipv6``), ``priority`` and ``defrag`` are those of netfilter. ``target``
     is another program. ``function`` is that program's, or what the section could say as well: a
-    function of the kernel, ``path:function`` of a file, a tracepoint. ``pid``: only in that
-    process. ``cookie`` is what the program is told.
+    function of the kernel, ``path:function`` of a file, ``path:provider:name`` of a probe in one, a
+    tracepoint. ``pid``: only in that process. ``cookie`` is what the program is told.
     """
 
     ifindex: int | None = None

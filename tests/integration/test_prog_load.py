@@ -482,7 +482,7 @@ def test_autoattach_that_fails_leaves_nothing(bpffs: Path) -> None:
     assert bare(bpffs) == []
     assert {each["id"] for each in bpftool("link", "show")} <= before
     # What libbpf attaches and netbpf cannot is refused before anything is made.
-    file = build('SEC("usdt/libc.so.6:a:b") int p(void *c) { return 0; }')
+    file = build('SEC("fentry.multi/tcp_*") int p(void *c) { return 0; }')
     for more in ([], ["--dry-run"]):
         result = netbpf("-j", "prog", "load", file, "--autoattach", *more)
         assert (result.status, result.error["code"]) == (1, "not_attachable")
