@@ -155,17 +155,25 @@ def _fitting(spec: ObjectSpec, name: str | None, hook: Hook | NetnsHook | None) 
 
 @contextmanager
 def _loaded(text: str, variables: Sequence[str]) -> Iterator[Program]:
-    from netbpf.bpf.prog import Program, loaded
-    from netbpf.bpf.ref import Ref
-
     if variables:
         raise ValueError(f"--set is for what is loaded from a file; {text} is loaded already")
+    with loaded(text) as found:
+        yield found
+
+
+@contextmanager
+def loaded(text: str) -> Iterator[Program]:
+    """The program that is in the kernel already and that ``text`` names; closed with the block."""
+    from netbpf.bpf import prog
+    from netbpf.bpf.prog import Program
+    from netbpf.bpf.ref import Ref
+
     ref = Ref.parse(text)
     if ref.kind == "pin":
         with Program.from_pin(ref.value) as pinned:
             yield pinned
         return
-    infos = loaded(ref)
+    infos = prog.loaded(ref)
     if len(infos) > 1:
         raise AmbiguousError("program", str(ref), [f"id:{info.id} {info.name}" for info in infos])
     with Program.from_id(infos[0].id) as found:

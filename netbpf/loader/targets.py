@@ -32,6 +32,31 @@ class Target(NamedTuple):
     program: Program | None = None
 
 
+# kernel/bpf/verifier.c: bpf_check_attach_target; those of freplace have no attach type.
+_TO_PROGRAMS = (uapi.BPF_TRACE_FENTRY, uapi.BPF_TRACE_FEXIT, uapi.BPF_TRACE_FSESSION)
+
+
+def check(spec: ObjectSpec, attach_to: Mapping[str, Program]) -> None:
+    """Whether the programs with these names can be attached to other programs at all.
+
+    :raises ObjectFileError: there is none of that name, or it is of another type.
+    """
+    for name in attach_to:
+        program = spec.program(name)
+        of_tracing = (
+            program.needs_target
+            and program.type == uapi.BPF_PROG_TYPE_TRACING
+            and program.expected_attach_type in _TO_PROGRAMS
+        )
+        if program.type != uapi.BPF_PROG_TYPE_EXT and not of_tracing:
+            raise _refused(
+                spec,
+                program,
+                "it is not attached to another program",
+                hint="those in freplace, fentry, fexit and fsession are",
+            )
+
+
 def find(
     spec: ObjectSpec,
     program: ProgramSpec,
@@ -66,7 +91,8 @@ def find(
             spec,
             program,
             f"nobody said of which loaded program it replaces the function {name}",
-            hint=f'Object.load(attach_to={{"{program.name}": PROGRAM}})',
+            hint=f'Object.load(attach_to={{"{program.name}": PROGRAM}}), or '
+            f"--attach-to {program.name}=PROG",
         )
     module, colon, rest = name.partition(":")
     found = externs.search(

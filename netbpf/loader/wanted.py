@@ -73,6 +73,10 @@ def look_up(
     # The rooms are imported where they are wanted: few objects want all.
     found = Wanted()
     types = kernel_types.running
+    if attach_to:
+        from netbpf.loader import targets
+
+        targets.check(spec, attach_to)
     if spec.externs:
         from netbpf.loader import externs
 
