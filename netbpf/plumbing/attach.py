@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from netbpf.bpf.map import Map
 from netbpf.bpf.prog import Program
 from netbpf.closing import Closing
 from netbpf.elf.spec import MapSpec, ProgramSpec
-from netbpf.errors import NetbpfError
+from netbpf.errors import BpfError, NetbpfError
 from netbpf.interrupts import held as uninterrupted
 from netbpf.loader.object import Object
 from netbpf.plumbing import attach_net as net
@@ -138,14 +139,24 @@ def attach_struct_ops(spec: MapSpec, found: Map, value: bytes = b"") -> Attachme
     """
     if spec.struct_ops is None:
         raise ValueError(f"map {spec.name} is of type {spec.type_name}, not struct_ops")
+    operation = f"register {spec.name} ({spec.struct_ops.type_name})"
     if not spec.struct_ops.link:
-        found.update(bytes(4), value)
+        try:
+            found.update(bytes(4), value)
+        except BpfError as error:
+            # kernel/bpf/bpf_struct_ops.c: once it was registered, its map is good for nothing.
+            busy = error.errno == errno.EBUSY
+            raise BpfError(
+                operation,
+                error.errno,
+                "it was registered before, which it can be once" if busy else error.reason,
+                hint="load the object again" if busy else error.hint,
+            ) from error
         own = Map.from_fd(found.fileno())
         return Attachment(spec.name, None, partial(_unregister, own))
     try:
         return Attachment(spec.name, Link(FD(link_create.struct_ops(found.fileno()))))
     except OSError as error:
-        operation = f"register {spec.name} ({spec.struct_ops.type_name})"
         raise kobject.refused(operation, error) from error
 
 

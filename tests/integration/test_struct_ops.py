@@ -14,8 +14,9 @@ from netbpf.bpf import link_create
 from netbpf.bpf.fd import FD
 from netbpf.bpf.prog import Program
 from netbpf.btf import types as t
-from netbpf.errors import ObjectFileError
+from netbpf.errors import BpfError, ObjectFileError
 from netbpf.loader import kernel_types
+from netbpf.plumbing import attach
 from tests.netns_fixtures import programs
 from tests.netns_fixtures.objects import build
 
@@ -80,6 +81,40 @@ def test_registered_by_a_link_and_used() -> None:
                 with socket.socket() as sock:
                     sock.setsockopt(socket.SOL_TCP, socket.TCP_CONGESTION, f"nb_{name}".encode())
         assert not known("nb_mine") and not known("nb_newer")
+
+
+@pytest.mark.parametrize("section", [".struct_ops", ".struct_ops.link"])
+def test_registered_with_all_that_says_where(section: str) -> None:
+    with loader.open(source("-DONLY", section=section)) as obj:
+        obj.load()
+        with attach.attach_all(obj) as made:
+            assert list(made) == ["mine"]
+            # Without a link the map stands for it, and cannot be pinned to that end.
+            assert (made["mine"].link is None) == (section == ".struct_ops")
+            assert known("nb_mine")
+            with socket.socket() as sock:
+                sock.setsockopt(socket.SOL_TCP, socket.TCP_CONGESTION, b"nb_mine")
+        assert not known("nb_mine")
+        if section == ".struct_ops":
+            with pytest.raises(BpfError, match="registered before, which it can be once"):
+                attach.attach_all(obj)
+            return
+        with attach.attach_all(obj):
+            assert known("nb_mine")
+    assert not known("nb_mine")
+
+
+def test_a_name_that_is_registered_already() -> None:
+    file = source("-DONLY", section=".struct_ops")
+    with loader.open(file) as one, loader.open(file) as other:
+        one.load()
+        other.load()
+        with attach.attach_all(one):
+            with pytest.raises(BpfError, match=r"register mine \(tcp_congestion_ops\): .*EEXIST"):
+                attach.attach_all(other)
+            assert known("nb_mine")
+        with attach.attach_all(other):
+            assert known("nb_mine")
 
 
 def test_one_that_is_optional() -> None:
