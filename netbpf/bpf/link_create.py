@@ -101,6 +101,22 @@ def tracing(
     return syscall.link_create(attr)
 
 
+def tracing_multi(prog_fd: int, attach_type: int, ids: Sequence[int], *, cookie: int = 0) -> int:
+    """At many functions by their ids in the types that the program was loaded for.
+
+    :param cookie: what the program is told, the same at each.
+
+    Since Linux 7.2 (kernel/bpf/trampoline.c: bpf_trampoline_multi_attach).
+    """
+    numbers = (ctypes.c_uint32 * len(ids))(*ids)
+    cookies = (ctypes.c_uint64 * len(ids))(*(cookie for _ in ids))
+    attr = _create(prog_fd, attach_type)
+    attr.tracing_multi.ids, attr.tracing_multi.cnt = ctypes.addressof(numbers), len(ids)
+    if cookie:
+        attr.tracing_multi.cookies = ctypes.addressof(cookies)
+    return syscall.link_create(attr)
+
+
 def raw_tracepoint(prog_fd: int, name: str | None, cookie: int = 0) -> int:
     """At a raw tracepoint; without a name at what the program was loaded for.
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from netbpf.bpf import prog, uapi
 from netbpf.bpf.prog import Program
 from netbpf.elf.spec import ObjectSpec, ProgramSpec
+from netbpf.errors import NotSupportedError, VerifierError
 from netbpf.loader import log, relocate
 from netbpf.loader.relocate import Linked
 
@@ -45,6 +46,26 @@ def load(
     :raises VerifierError: it was refused. :raises BpfError: refused before the verifier looked.
     """
     log.debug("program %s: %d instructions", program.name, len(linked.insns) // 8)
+    try:
+        return _load(spec, program, linked, btf_fd, log_level, attached, fd_array)
+    except VerifierError as error:
+        # kernel/bpf/verifier.c: to an older kernel it is a program without a target.
+        if program.attach == "tracing_multi" and "must provide btf_id" in error.log:
+            raise NotSupportedError(
+                f"program {program.name} in section {program.section}", since="7.2"
+            ) from error
+        raise
+
+
+def _load(
+    spec: ObjectSpec,
+    program: ProgramSpec,
+    linked: Linked,
+    btf_fd: int,
+    log_level: int,
+    attached: Attached,
+    fd_array: Sequence[int],
+) -> Program:
     described = bool(btf_fd and linked.func_info)
     return prog.load(
         program.type,

@@ -69,6 +69,8 @@ def find(
         functions, in place of the kernel's.
     :raises ObjectFileError: there is no such target, or nobody said which.
     """
+    if program.attach == "tracing_multi":
+        return _of_many(spec, program, types)
     if not program.needs_target:
         return None
     entry = program.type, program.expected_attach_type
@@ -107,6 +109,18 @@ def find(
             hint="programs can be attached to what its types tell of (netbpf btf dump)",
         )
     return Target(found[2], found[0])
+
+
+def _of_many(
+    spec: ObjectSpec, program: ProgramSpec, types: Callable[[], KernelTypes]
+) -> Target | None:
+    """Of one for many functions only the module counts; which they are is said at attach."""
+    module, _, _ = program.extra.rpartition(":")
+    if module in ("", "vmlinux"):
+        return None
+    if module not in types().modules():
+        raise _refused(spec, program, f"no module {module} is loaded, or it brings no types")
+    return Target(0, module)
 
 
 def _in_program(spec: ObjectSpec, program: ProgramSpec, other: Program) -> int:

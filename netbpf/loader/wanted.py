@@ -82,7 +82,7 @@ def look_up(
 
         found.externs = externs.resolve(spec, types, contents, given)
     for program in chosen:
-        if program.needs_target:
+        if program.needs_target or program.attach == "tracing_multi":
             from netbpf.loader import targets
 
             target = targets.find(spec, program, types, attach_to)

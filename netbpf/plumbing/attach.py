@@ -44,7 +44,7 @@ _BY_SECTION: dict[str, _Entry] = {
     "uprobe_multi": (tracing.uprobe_multi, frozenset({"function", "pid", "cookie"}), _TARGET),
     "iter": (tracing.iterator, frozenset({"map"}), _TARGET),
     "usdt": (usdt.attach, frozenset({"function", "pid", "cookie"}), _TARGET),
-    "tracing_multi": (tracing.not_yet, frozenset(), _TARGET),
+    "tracing_multi": (tracing.trace_multi, frozenset({"function", "cookie"}), _TARGET),
 }
 _CGROUP: _Entry = (net.cgroup, frozenset({"cgroup", "hook"}), "a cgroup")
 _NETNS: _Entry = (net.netns, frozenset({"netns"}), "a network namespace")
@@ -102,7 +102,7 @@ def attach(spec: ProgramSpec, program: Program, **where: Any) -> Attachment:
     :raises TypeError, ValueError: a word that says nothing to this type, or one is missing.
     :raises BpfError: the kernel refused; the reason says why where that is known.
     :raises NotSupportedError: this kernel cannot. :raises NotFoundError: the target is not there.
-    :raises NetbpfError: such a program is not attached by bpf(2), or netbpf cannot yet.
+    :raises NetbpfError: such a program is not attached by bpf(2).
     """
     place = Where(**where)
     entry = _BY_SECTION.get(spec.attach) or _BY_TYPE.get(spec.type)
@@ -224,10 +224,7 @@ class Auto:
 
 
 def foresee(programs: Iterable[ProgramSpec], maps: Iterable[MapSpec]) -> Auto:
-    """What ``attach_all`` would do, were these loaded.
-
-    :raises NetbpfError: libbpf would attach one of them, and netbpf cannot yet.
-    """
+    """What ``attach_all`` would do, were these loaded."""
     found = Auto([], [m for m in maps if m.struct_ops is not None], {})
     for spec in programs:
         if spec.type == uapi.BPF_PROG_TYPE_STRUCT_OPS:
@@ -236,8 +233,6 @@ def foresee(programs: Iterable[ProgramSpec], maps: Iterable[MapSpec]) -> Auto:
         if (missing := left_open(spec)) is not None:
             found.open[spec.name] = missing
             continue
-        if _BY_SECTION[spec.attach][0] is tracing.not_yet:
-            raise tracing.unknown(spec)
         found.programs.append(spec)
     return found
 

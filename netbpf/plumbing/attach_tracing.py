@@ -12,10 +12,13 @@ from netbpf.bpf import btf_object, kobject, link_create, perf_event, uapi
 from netbpf.bpf.fd import FD
 from netbpf.bpf.link import Link
 from netbpf.bpf.prog import Program
+from netbpf.btf import functions
 from netbpf.btf import types as t
+from netbpf.btf.blob import Btf
 from netbpf.elf import symbols
 from netbpf.elf.spec import ProgramSpec
 from netbpf.errors import NetbpfError, NotFoundError, NotSupportedError
+from netbpf.loader import kernel_types
 from netbpf.plumbing.attachment import Attachment, Reasons, Where, refused, wanted
 
 _TRACING = "CAP_BPF and CAP_PERFMON"
@@ -56,6 +59,39 @@ def trace(spec: ProgramSpec, program: Program, where: Where) -> Attachment:
             made = link_create.raw_tracepoint(program.fileno(), None)
         except OSError as older:
             raise refusal(spec, older, spec.extra or "its target", reasons) from older
+    return Attachment(spec.name, Link(FD(made)))
+
+
+def trace_multi(spec: ProgramSpec, program: Program, where: Where) -> Attachment:
+    """To all functions whose names fit a pattern, of the kernel or of a module: fentry.multi."""
+    text = where.function or spec.extra
+    module, _, pattern = text.rpartition(":")
+    if not pattern:
+        raise wanted(spec, "function: a function of the kernel, or a pattern")
+    types = kernel_types.running()
+    btf: Btf | None = types.btf
+    if module and module != "vmlinux":
+        btf = found.btf if (found := types.modules().get(module)) is not None else None
+    ids = functions.matching(btf, pattern) if btf is not None else {}
+    if set(pattern) & set("*?") and perf_event.tracefs() is not None:
+        # That of one the kernel cannot take would keep it from taking any.
+        ids = {name: ids[name] for name in ids.keys() & _probed()}
+    if not ids:
+        where_not = f"in module {module}" if module else "in the kernel"
+        raise NotFoundError("function", pattern, where=f"{where_not} that may be traced")
+    reasons: Reasons = {
+        errno.ENOENT: (
+            "one of the functions may not be traced",
+            "where tracefs is mounted such ones are left out",
+        ),
+        errno.EBUSY: ("one of the functions takes no more programs", None),
+    }
+    try:
+        made = link_create.tracing_multi(
+            program.fileno(), spec.expected_attach_type, sorted(ids.values()), cookie=where.cookie
+        )
+    except OSError as error:
+        raise refusal(spec, error, text, reasons, since="7.2") from error
     return Attachment(spec.name, Link(FD(made)))
 
 
@@ -193,20 +229,23 @@ def kprobe_multi(spec: ProgramSpec, program: Program, where: Where) -> Attachmen
 
 
 def _kernel_functions(spec: ProgramSpec, pattern: str) -> list[str]:
-    folder = perf_event.tracefs()
-    if folder is None:
+    if perf_event.tracefs() is None:
         raise NetbpfError(
             f"attach {spec.name} to {pattern}: tracefs is not mounted",
             hint=f"mount -t tracefs tracefs {perf_event.TRACEFS[0]}",
             code="no_tracefs",
         )
-    with open(f"{folder}/available_filter_functions") as lines:
-        # A function of a module has the module's name behind it.
-        found = {line.split()[0] for line in lines}
-    names = sorted(fnmatch.filter(found, pattern))
+    names = sorted(fnmatch.filter(_probed(), pattern))
     if not names:
         raise NotFoundError("function", pattern, where="in the kernel that may be probed")
     return names
+
+
+def _probed() -> set[str]:
+    """The functions that may be probed, where tracefs is mounted."""
+    with open(f"{perf_event.tracefs()}/available_filter_functions") as lines:
+        # A function of a module has the module's name behind it.
+        return {line.split()[0] for line in lines}
 
 
 def uprobe_multi(spec: ProgramSpec, program: Program, where: Where) -> Attachment:
@@ -261,19 +300,6 @@ def read_iterator(link: Link) -> bytes:
             return b"".join(pieces)
     except OSError as error:
         raise kobject.refused(f"read link {link.id} as an iterator", error) from error
-
-
-def not_yet(spec: ProgramSpec, program: Program, where: Where) -> Attachment:
-    """Refused by name."""
-    raise unknown(spec)
-
-
-def unknown(spec: ProgramSpec) -> NetbpfError:
-    """The error of a program that libbpf attaches and netbpf cannot."""
-    return NetbpfError(
-        f"{spec.name} (section {spec.section}): netbpf cannot attach programs of this kind",
-        code="not_attachable",
-    )
 
 
 def _at_return(spec: ProgramSpec) -> bool:

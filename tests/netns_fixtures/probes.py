@@ -22,6 +22,7 @@ SINCE = {
     "netkit-headroom": "6.14",
     "netkit-single": "7.1",
     "common-attrs": "7.2",
+    "tracing-multi": "7.2",
 }
 """The release that brought each feature."""
 
@@ -138,6 +139,21 @@ def _decides(prog_type: str, attach_type: str, function: str) -> bool | None:
     return True
 
 
+def _tracing_multi() -> bool | None:
+    from netbpf.bpf import prog, uapi
+    from netbpf.errors import BpfError
+
+    try:
+        prog.load(
+            uapi.BPF_PROG_TYPE_TRACING,
+            bytes.fromhex("b700000000000000 9500000000000000"),
+            expected_attach_type=uapi.BPF_TRACE_FENTRY_MULTI,
+        ).close()
+    except BpfError as error:
+        return False if error.errno == errno.EINVAL else None
+    return True
+
+
 def _common_attrs() -> bool | None:
     from netbpf.bpf import uapi
     from netbpf.bpf.fd import FD
@@ -172,6 +188,7 @@ _PROBES: dict[str, Callable[[], bool | None]] = {
     "kprobe-multi": _kprobe_multi,
     "lsm": lambda: _decides("LSM", "LSM_MAC", "bpf_lsm_socket_create"),
     "common-attrs": _common_attrs,
+    "tracing-multi": _tracing_multi,
     # CONFIG_KALLSYMS_ALL: without it variables have types and no addresses.
     "kallsyms-all": lambda: " runqueues\n" in Path("/proc/kallsyms").read_text(),
     # CONFIG_IKCONFIG_PROC, or a distribution's file.
