@@ -43,7 +43,7 @@ _BY_SECTION: dict[str, _Entry] = {
     "uprobe": (tracing.uprobe, frozenset({"function", "pid", "cookie"}), _TARGET),
     "uprobe_multi": (tracing.uprobe_multi, frozenset({"function", "pid", "cookie"}), _TARGET),
     "iter": (tracing.iterator, frozenset({"map"}), _TARGET),
-    "usdt": (usdt.attach, frozenset({"function", "pid", "cookie"}), _TARGET),
+    "usdt": (usdt.attach, frozenset({"function", "pid", "cookie", "object"}), _TARGET),
     "tracing_multi": (tracing.trace_multi, frozenset({"function", "cookie"}), _TARGET),
 }
 _CGROUP: _Entry = (net.cgroup, frozenset({"cgroup", "hook"}), "a cgroup")
@@ -255,7 +255,8 @@ def attach_all(obj: Object) -> Attachments:
     try:
         for spec in auto.programs:
             with uninterrupted():
-                made.add(attach(spec, obj.programs[spec.name]))
+                where = {"object": obj} if spec.attach == "usdt" else {}
+                made.add(attach(spec, obj.programs[spec.name], **where))
         for struct in auto.structs:
             with uninterrupted():
                 value = obj.struct_value(struct.name)

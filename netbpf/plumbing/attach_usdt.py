@@ -30,7 +30,8 @@ def attach(spec: ProgramSpec, program: Program, where: Where) -> Attachment:
     """To every place of a probe in a file, in all processes that run it or in one.
 
     The program finds its arguments and ``cookie`` by way of the maps of libbpf's usdt.bpf.h, which
-    are found by the program; one that has not got them finds ``cookie`` as at other places.
+    are those of ``object``, or found by the program; one that has not got them finds ``cookie`` as
+    at other places.
     """
     text = where.function or spec.extra
     path, provider, name = _named(spec, text)
@@ -40,7 +41,8 @@ def attach(spec: ProgramSpec, program: Program, where: Where) -> Attachment:
             probe.path, f"it is made for {probe.machine}, this machine is {os.uname().machine}"
         )
     with ExitStack() as undo:
-        maps = undo.enter_context(Maps(program))
+        of = where.object
+        maps = undo.enter_context(Maps.of_object(of) if of is not None else Maps.of(program))
         cookies = [where.cookie for _ in probe.sites]
         if maps.known:
             cookies = maps.take(_arguments(probe, text), where.cookie, text)

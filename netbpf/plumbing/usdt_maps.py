@@ -6,19 +6,23 @@ import errno
 import struct
 import threading
 from collections.abc import Sequence
+from typing import Self
 
 from netbpf.bpf import btf_object, uapi
 from netbpf.bpf.map import Map
 from netbpf.bpf.prog import Program
+from netbpf.btf.blob import Btf
 from netbpf.btf.errors import BtfFormatError
 from netbpf.closing import Closing
 from netbpf.elf.usdt_args import Argument
 from netbpf.errors import BpfError, ConflictError, NetbpfError
+from netbpf.loader.object import Object
 from netbpf.plumbing import usdt_specs
 
 # __bpf_usdt_specs and __bpf_usdt_ip_to_spec_id, as much of their names as the kernel keeps.
-_SPECS = "__bpf_usdt_spec"
-_PLACES = "__bpf_usdt_ip_t"
+_NAME = 15
+_SPECS = "__bpf_usdt_specs"[:_NAME]
+_PLACES = "__bpf_usdt_ip_to_spec_id"[:_NAME]
 _NUMBER = struct.Struct("=I")
 _ADDRESS = struct.Struct("=Q")
 # From looking what is free until it is taken.
@@ -28,28 +32,45 @@ _TAKING = threading.Lock()
 class Maps(Closing):
     """The maps that a program reads, and what one attachment has put into them.
 
-    Closing takes that out again, unless it was left. Needs CAP_SYS_ADMIN: maps are opened by id.
+    Closing takes that out again, unless it was left.
     """
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self) -> None:
         self._open: dict[str, Map] = {}
+        self._types: tuple[Btf, int] | None = None
         self._taken: list[int] = []
         self._placed: list[int] = []
+
+    @classmethod
+    def of(cls, program: Program) -> Self:
+        """Those of a loaded program, by id. Needs CAP_SYS_ADMIN."""
+        made = cls()
         try:
             for number in program.info().map_ids:
-                found = Map.from_id(number)
-                name = found.info().name
-                if name in (_SPECS, _PLACES):
-                    self._open[name] = found
-                else:
-                    found.close()
+                with Map.from_id(number) as found:
+                    made._keep(found.info().name, found)
         except BaseException:
-            self.close()
+            made.close()
             raise
+        return made
+
+    @classmethod
+    def of_object(cls, obj: Object) -> Self:
+        """Those of an object that is loaded."""
+        made = cls()
+        for name, found in obj.maps.items():
+            made._keep(name[:_NAME], found)
+        if made.known and obj.spec.btf is not None:
+            made._types = obj.spec.btf, obj.spec.map("__bpf_usdt_specs").value_type_id
+        return made
+
+    def _keep(self, name: str, found: Map) -> None:
+        if name in (_SPECS, _PLACES):
+            self._open[name] = Map.from_fd(found.fileno())
 
     @property
     def known(self) -> bool:
-        """Whether the program reads specs at all."""
+        """Whether there are specs at all."""
         return _SPECS in self._open
 
     def take(self, places: Sequence[Sequence[Argument]], cookie: int, probe: str) -> list[int]:
@@ -120,10 +141,9 @@ class Maps(Closing):
     ) -> list[bytes]:
         info = specs.info()
         try:
-            btf = btf_object.read(info.btf_id)
-            written = [
-                usdt_specs.encode(btf, info.btf_value_type_id, each, cookie) for each in places
-            ]
+            # A map that was made for another object may lay them out otherwise than this one.
+            btf, value = self._types or (btf_object.read(info.btf_id), info.btf_value_type_id)
+            written = [usdt_specs.encode(btf, value, each, cookie) for each in places]
             if info.key_size != _NUMBER.size or info.value_size != len(written[0]):
                 raise ValueError("its keys or values are of another size")
         except (BtfFormatError, ValueError) as error:

@@ -7,6 +7,7 @@ import json
 import os
 import struct
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -280,6 +281,34 @@ def test_what_cannot_be_attached(obj: loader.Object, target: Path) -> None:
             attach(obj, where)
     assert attaching.left_open(obj.spec.program("later")) == "what it is to be attached to"
     assert specs(obj) == []
+
+
+FEW_RIGHTS = """
+import sys
+from netbpf import loader
+from netbpf.errors import BpfError
+from netbpf.plumbing import attach
+from tests.netns_fixtures import probed
+
+with loader.open(sys.argv[1]) as obj:
+    obj.load()
+    for _ in range(2):
+        with attach.attach_all(obj):
+            probed.run(sys.argv[2])
+    try:
+        attach.attach(obj.spec.program("named"), obj.programs["named"])
+    except BpfError as error:
+        print(obj.get("next"), error)
+"""
+
+
+def test_without_the_right_to_open_by_id(in_path: Path) -> None:
+    few = ["setpriv", "--inh-caps=-all", "--bounding-set=-all,+bpf,+perfmon"]
+    said = subprocess.check_output(
+        [*few, sys.executable, "-c", FEW_RIGHTS, source("usdt"), in_path], text=True
+    )
+    assert said.startswith("2 open map ")
+    assert "not permitted (EPERM): needs CAP_SYS_ADMIN" in said
 
 
 @pytest.fixture
