@@ -283,6 +283,23 @@ def test_what_cannot_be_attached(obj: loader.Object, target: Path) -> None:
     assert specs(obj) == []
 
 
+def test_files_that_make_no_sense(obj: loader.Object, target: Path, tmp_path: Path) -> None:
+    whole, broken = target.read_bytes(), tmp_path / "broken"
+    number = struct.pack("<H", 0xB7)
+    for data, said in (
+        (whole[:18] + number + whole[20:], "it is made for aarch64"),
+        (whole.replace(b"4@$71", b"4@#71"), r"section \.note\.stapsdt: probe .*: argument 7 is of"),
+        (
+            whole.replace(b"\3\0\0\0stapsdt", b"\3\0\0\0nothing"),
+            r"section \.note\.stapsdt: note 0: it is none",
+        ),
+    ):
+        broken.write_bytes(data)
+        with pytest.raises(ObjectFileError, match=said):
+            attach(obj, f"{broken}:netbpf:kinds")
+    assert specs(obj) == []
+
+
 FEW_RIGHTS = """
 import sys
 from netbpf import loader
