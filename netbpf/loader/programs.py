@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import NamedTuple
 
 from netbpf.bpf import prog, uapi
@@ -39,11 +40,12 @@ def load(
     attached: Attached = NOTHING,
     fd_array: Sequence[int] = (),
 ) -> Program:
-    """Load ``program`` as ``linked`` into the kernel.
+    """Load ``program`` as ``linked`` into the kernel, with maps of its own for its jump tables.
 
     :param btf_fd: the object's BTF in the kernel, 0 for none.
     :param fd_array: descriptors of modules' types, by the place that calls say.
     :raises VerifierError: it was refused. :raises BpfError: refused before the verifier looked.
+    :raises NotSupportedError: it jumps by a table, and the kernel has no such maps.
     """
     log.debug("program %s: %d instructions", program.name, len(linked.insns) // 8)
     try:
@@ -67,25 +69,31 @@ def _load(
     fd_array: Sequence[int],
 ) -> Program:
     described = bool(btf_fd and linked.func_info)
-    return prog.load(
-        program.type,
-        linked.insns,
-        license=spec.license,
-        name=program.name,
-        expected_attach_type=_attach_type(program, attached),
-        flags=program.flags,
-        btf_fd=btf_fd if described else 0,
-        func_info=linked.func_info if described else b"",
-        func_info_rec_size=relocate.FUNC_INFO_SIZE if described else 0,
-        line_info=linked.line_info if described else b"",
-        line_info_rec_size=relocate.LINE_INFO_SIZE if described and linked.line_info else 0,
-        attach_btf_id=attached.btf_id,
-        attach_fd=attached.prog_fd,
-        attach_btf_fd=attached.btf_fd,
-        fd_array=fd_array,
-        kern_version=spec.version,
-        log_level=log_level,
-    )
+    with ExitStack() as stack:
+        if spec.jump_tables:
+            # Imported only here: few objects have any.
+            from netbpf.loader import jump_tables
+
+            linked = jump_tables.put(spec, program, linked, stack)
+        return prog.load(
+            program.type,
+            linked.insns,
+            license=spec.license,
+            name=program.name,
+            expected_attach_type=_attach_type(program, attached),
+            flags=program.flags,
+            btf_fd=btf_fd if described else 0,
+            func_info=linked.func_info if described else b"",
+            func_info_rec_size=relocate.FUNC_INFO_SIZE if described else 0,
+            line_info=linked.line_info if described else b"",
+            line_info_rec_size=relocate.LINE_INFO_SIZE if described and linked.line_info else 0,
+            attach_btf_id=attached.btf_id,
+            attach_fd=attached.prog_fd,
+            attach_btf_fd=attached.btf_fd,
+            fd_array=fd_array,
+            kern_version=spec.version,
+            log_level=log_level,
+        )
 
 
 def _attach_type(program: ProgramSpec, attached: Attached) -> int:

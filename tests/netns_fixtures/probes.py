@@ -20,6 +20,7 @@ SINCE = {
     "netkit": "6.7",
     "netkit-scrub": "6.13",
     "netkit-headroom": "6.14",
+    "insn-array": "6.19",
     "netkit-single": "7.1",
     "common-attrs": "7.2",
     "tracing-multi": "7.2",
@@ -168,6 +169,19 @@ def _common_attrs() -> bool | None:
     return True
 
 
+def _insn_array() -> bool | None:
+    from netbpf.bpf import syscall, uapi
+    from netbpf.bpf.fd import FD
+
+    attr = uapi.MapCreateAttr(map_type=uapi.BPF_MAP_TYPE_INSN_ARRAY, key_size=4, value_size=16)
+    attr.max_entries = 1
+    try:
+        FD(syscall.map_create(attr)).close()
+    except OSError as error:
+        return False if error.errno == errno.EINVAL else None
+    return True
+
+
 def _kconfig() -> Iterable[object]:
     from netbpf.loader import kconfig
 
@@ -189,6 +203,7 @@ _PROBES: dict[str, Callable[[], bool | None]] = {
     "lsm": lambda: _decides("LSM", "LSM_MAC", "bpf_lsm_socket_create"),
     "common-attrs": _common_attrs,
     "tracing-multi": _tracing_multi,
+    "insn-array": _insn_array,
     # CONFIG_KALLSYMS_ALL: without it variables have types and no addresses.
     "kallsyms-all": lambda: " runqueues\n" in Path("/proc/kallsyms").read_text(),
     # CONFIG_IKCONFIG_PROC, or a distribution's file.
