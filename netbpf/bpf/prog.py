@@ -222,7 +222,8 @@ def _load_refused(
     number = error.errno or errno.EIO
     log = _log_of(attr, log_level)
     if log:
-        return VerifierError(operation, number, verifier_log.excerpt(log), log=log)
+        reason, hint = verifier_log.excerpt(log), verifier_log.suggestion(log)
+        return VerifierError(operation, number, reason, hint=hint, log=log)
     if number == errno.EPERM:
         return BpfError(
             operation,
