@@ -218,7 +218,9 @@ class Object:
             fitted = self._fit(chosen, btf)
             # Whatever fails below closes what was made above it, last first.
             undo.callback(self._unload)
-            own = kernel_btf.load(self.spec.btf) if self.spec.btf is not None else None
+            structs = any(m.struct_ops is not None for m in self.spec.maps)
+            btf_of = self.spec.btf
+            own = kernel_btf.load(btf_of, needed=structs) if btf_of is not None else None
             if own is not None:
                 self._stack.enter_context(own)
             btf_fd = own.fileno() if own is not None else 0
