@@ -214,7 +214,6 @@ class Object:
             for program in chosen:
                 choose.check(self.spec, program)
             found = self._look_up(chosen, attach_to)
-            chosen = [program for program in chosen if program.name not in found.dropped()]
             fitted = self._fit(chosen, btf)
             # Whatever fails below closes what was made above it, last first.
             undo.callback(self._unload)
