@@ -101,13 +101,7 @@ def find(
         types(), prefix + (rest if colon else name), kind, module if colon else None
     )
     if found is None:
-        where = "this kernel" if colon == "" or module == "vmlinux" else f"module {module}"
-        raise _refused(
-            spec,
-            program,
-            f"{where} has no {what} {rest if colon else name}",
-            hint="programs can be attached to what its types tell of (netbpf btf dump)",
-        )
+        raise _missing(spec, program, what, module if colon else "vmlinux", rest or name, types())
     return Target(found[2], found[0])
 
 
@@ -119,8 +113,32 @@ def _of_many(
     if module in ("", "vmlinux"):
         return None
     if module not in types().modules():
-        raise _refused(spec, program, f"no module {module} is loaded, or it brings no types")
+        raise _not_loaded(spec, program, module)
     return Target(0, module)
+
+
+def _missing(
+    spec: ObjectSpec,
+    program: ProgramSpec,
+    what: str,
+    module: str,
+    name: str,
+    types: KernelTypes,
+) -> ObjectFileError:
+    hint = (
+        "programs can be attached to what its types tell of (netbpf btf dump), and to what is in "
+        "a module once it is loaded (modprobe)"
+    )
+    if module == "vmlinux":
+        return _refused(spec, program, f"this kernel has no {what} {name}", hint)
+    if module not in types.modules():
+        return _not_loaded(spec, program, module)
+    return _refused(spec, program, f"module {module} has no {what} {name}", hint)
+
+
+def _not_loaded(spec: ObjectSpec, program: ProgramSpec, module: str) -> ObjectFileError:
+    reason = f"module {module} is not loaded, or tells of no types"
+    return _refused(spec, program, reason, f"load it: modprobe {module}")
 
 
 def _in_program(spec: ObjectSpec, program: ProgramSpec, other: Program) -> int:

@@ -30,7 +30,8 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers",
         "needs(*features): what the kernel must have: "
         "tcx, netkit, netkit-scrub, netkit-headroom, netkit-single, netdevsim, kprobe, "
-        "kprobe-multi, lsm, fmod_ret, fentry, module-types, spare-kernel",
+        "kprobe-multi, lsm, fmod_ret, fentry, module-types, act-ct, xfrm-interface, insn-array, "
+        "spare-kernel",
     )
 
 

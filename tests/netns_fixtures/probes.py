@@ -27,7 +27,10 @@ SINCE = {
 }
 """The release that brought each feature."""
 
-OPTIONAL = frozenset({"kprobe", "kprobe-multi", "lsm", "fmod_ret", "fentry", "kallsyms-all"})
+OPTIONAL = frozenset(
+    {"kprobe", "kprobe-multi", "lsm", "fmod_ret", "fentry", "kallsyms-all"}
+    | {"module-types", "act-ct", "xfrm-interface"}
+)
 """What any release may be built without; the lab's kernel is not."""
 
 
@@ -101,6 +104,18 @@ def _netdevsim() -> bool | None:
     if not bus.exists() and modprobe is not None:
         subprocess.run([modprobe, "-q", "netdevsim"], check=False, capture_output=True)
     return bus.exists()
+
+
+def _module(*names: str) -> Callable[[], bool]:
+    """Whether these modules can be loaded, and tell of their types."""
+
+    def attempt() -> bool:
+        modprobe = shutil.which("modprobe")
+        if modprobe is not None:
+            subprocess.run([modprobe, "-q", "-a", *names], check=False, capture_output=True)
+        return all(Path(f"/sys/kernel/btf/{name}").exists() for name in names)
+
+    return attempt
 
 
 def _kprobe_multi() -> bool | None:
@@ -198,6 +213,8 @@ _PROBES: dict[str, Callable[[], bool | None]] = {
     # One whose initial namespaces nobody else lives in.
     "spare-kernel": lambda: "NETBPF_LAB" in os.environ,
     "module-types": lambda: len(os.listdir("/sys/kernel/btf")) > 1,
+    "act-ct": _module("nf_conntrack", "nf_nat", "act_ct"),
+    "xfrm-interface": _module("xfrm_interface"),
     "kprobe": lambda: Path("/sys/bus/event_source/devices/kprobe").exists(),
     "kprobe-multi": _kprobe_multi,
     "lsm": lambda: _decides("LSM", "LSM_MAC", "bpf_lsm_socket_create"),
