@@ -203,7 +203,8 @@ class Object:
             kernel tells. What is no relocation is looked up in the running kernel all the same.
         :param attach_to: loaded programs, by the name of the program of this object that is to
             be attached to one of their functions (freplace, fentry, fexit); they stay the caller's.
-        :raises NotSupportedError: the kernel does not tell its types, and the file wants them.
+        :raises NotSupportedError: the file wants the kernel's types, and it does not tell them, or
+            jumps by tables, and it has none.
         :raises ObjectFileError: the file wants what this kernel has not; it is named.
         :raises VerifierError: a program was refused. :raises BpfError: the kernel refused.
         """
