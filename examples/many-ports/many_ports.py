@@ -186,7 +186,9 @@ def demonstrate(ports: range, prefixes: Sequence[Network]) -> int:
 
 def serve(name: str, pin: str | None, ports: range, prefixes: Sequence[Network]) -> None:
     """Serve in a namespace that is there already, until Ctrl-C or SIGTERM."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Taken from the queue when all is set up, so that all of it is taken back.
+    ends = [signal.SIGINT, signal.SIGTERM]
+    signal.pthread_sigmask(signal.SIG_BLOCK, ends)
     with NetNS.parse(name) as place, serving(place) as listener, ExitStack() as stack:
         if pin is not None:
             with Map.from_pin(pin) as server:
@@ -195,8 +197,7 @@ def serve(name: str, pin: str | None, ports: range, prefixes: Sequence[Network])
             stack.enter_context(local(place, prefixes))
             stack.enter_context(steered(place, listener, ports, prefixes))
         print("serving", flush=True)
-        with suppress(KeyboardInterrupt):
-            signal.pause()
+        signal.sigwait(ends)
 
 
 def port_range(text: str) -> range:
