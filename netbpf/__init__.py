@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from netbpf import captures, loader, netkit, netns, progs, skeleton, tcx
     from netbpf.bpf.chain import Chain, Entry
+    from netbpf.bpf.flow_keys import FlowKeys
     from netbpf.bpf.link import Link
     from netbpf.bpf.map import Map
     from netbpf.bpf.mprog import Placed, Removed
@@ -44,6 +45,7 @@ _HOMES = {
     "Chain": "netbpf.bpf.chain",
     "ConflictError": "netbpf.errors",
     "Entry": "netbpf.bpf.chain",
+    "FlowKeys": "netbpf.bpf.flow_keys",
     "KernelError": "netbpf.errors",
     "Link": "netbpf.bpf.link",
     "Map": "netbpf.bpf.map",
@@ -83,6 +85,7 @@ __all__ = [
     "Chain",
     "ConflictError",
     "Entry",
+    "FlowKeys",
     "KernelError",
     "Link",
     "Map",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -91,7 +91,10 @@ def prog_run(
     with references.program(ref, variables or [], None) as program:
         info = program.info()
         context = _context(info, ifindex, mark)
+        _check_out(info, out)
         columns = ["PACKET", "LENGTH", "VERDICT", "RETVAL", "OUT", "NS"]
+        if _dissects(info):
+            columns.append("KEYS")
         with _packets(data, pcap, out, limit, columns) as (packets, report, writer):
             for packet in packets:
                 _run_one(program, info, packet, context, repeat, report, writer, data is not None)
@@ -178,6 +181,17 @@ def _frame(data: str) -> bytes:
         raise ValueError("--data: a packet is written in hexadecimal, two digits a byte") from None
 
 
+def _dissects(info: ProgramInfo) -> bool:
+    from netbpf.bpf import uapi
+
+    return info.type == uapi.BPF_PROG_TYPE_FLOW_DISSECTOR
+
+
+def _check_out(info: ProgramInfo, out: str | None) -> None:
+    if out is not None and _dissects(info):
+        raise ValueError(f"--out: a {info.type_name} reads packets and lets none pass")
+
+
 def _context(info: ProgramInfo, ifindex: int, mark: int | None) -> Context | None:
     """The context for a program of this type, with what was asked for."""
     from netbpf.bpf import test_run, uapi
@@ -203,17 +217,26 @@ def _run_one(
     writer: captures.Writer | None,
     alone: bool,
 ) -> None:
+    from netbpf.bpf.flow_keys import FlowKeys
     from netbpf.bpf.test_run import SkbContext, passes, verdict
     from netbpf.cli.run_report import write_out
 
     try:
         result = program.test_run(packet.data, context=context, repeat=repeat)
     except BpfError as error:
-        document = {"retval": None, **_not_run(packet, error, alone), "duration_ns": None}
-        report.add(document, [packet.number, len(packet.data), "not run", None, None, None])
+        document = {
+            "retval": None,
+            **_not_run(packet, error, alone),
+            "duration_ns": None,
+            "flow_keys": None,
+        }
+        cells = [packet.number, len(packet.data), "not run", None, None, None]
+        report.add(document, cells + [None] * _dissects(info))
         return
     word = verdict(info.type, result.retval)
     after = result.context if isinstance(result.context, SkbContext) else None
+    keys = FlowKeys.parse(result.data_out) if _dissects(info) else None
+    size = len(result.data_out)
     report.add(
         {
             "packet": packet.number,
@@ -222,19 +245,14 @@ def _run_one(
             "data_out": result.data_out.hex(),
             "duration_ns": result.duration,
             **_after(after),
+            "flow_keys": asdict(keys) if keys else None,
             "cut": packet.cut,
             "error": None,
         },
-        [
-            packet.number,
-            len(packet.data),
-            word,
-            result.retval,
-            len(result.data_out),
-            result.duration,
-        ],
+        [packet.number, len(packet.data), word, result.retval, size, result.duration]
+        + [keys] * (keys is not None),
     )
-    if alone and not settings.json and writer is None:
+    if alone and not settings.json and writer is None and keys is None:
         say(f"out: {result.data_out.hex()}")
     if passes(info.type, result.retval):
         write_out(writer, packet, result.data_out)
