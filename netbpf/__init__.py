@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from netbpf.bpf.mprog import Placed, Removed
     from netbpf.bpf.prog import Program
     from netbpf.bpf.ref import Ref
+    from netbpf.bpf.test_lookup import Lookup, LookupResult
     from netbpf.bpf.test_run import RunResult, SkbContext, XdpContext
     from netbpf.errors import (
         AmbiguousError,
@@ -48,6 +49,8 @@ _HOMES = {
     "FlowKeys": "netbpf.bpf.flow_keys",
     "KernelError": "netbpf.errors",
     "Link": "netbpf.bpf.link",
+    "Lookup": "netbpf.bpf.test_lookup",
+    "LookupResult": "netbpf.bpf.test_lookup",
     "Map": "netbpf.bpf.map",
     "NetNS": "netbpf.netns",
     "NetbpfError": "netbpf.errors",
@@ -88,6 +91,8 @@ __all__ = [
     "FlowKeys",
     "KernelError",
     "Link",
+    "Lookup",
+    "LookupResult",
     "Map",
     "NetNS",
     "NetbpfError",

@@ -72,6 +72,7 @@ STRUCTS = {
     "__sk_buff": "SkBuff",
     "xdp_md": "XdpMd",
     "bpf_flow_keys": "FlowKeys",
+    "bpf_sk_lookup": "SkLookup",
 }
 INTS = {(n, s): f"{'s' if s else 'u'}{8 * n}" for n in (1, 2, 4, 8) for s in (False, True)}
 

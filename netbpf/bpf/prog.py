@@ -16,6 +16,7 @@ from netbpf.records import record
 # Not from typing: to import it costs a quick command a tenth of its time (bench/show.py).
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from netbpf.bpf.test_lookup import Lookup, LookupResult
     from netbpf.bpf.test_run import Context, RunResult
 
 _LOG_FIRST = 1 << 18
@@ -109,6 +110,22 @@ class Program(KernelObject):
         except OSError as error:
             info = self.info()
             raise test_run.explained(info.name, info.type, data, context, error) from error
+
+    def test_lookup(self, lookup: Lookup, *, repeat: int = 1) -> LookupResult:
+        """Ask the program, which is of type sk_lookup, which socket a packet would get.
+
+        What it does to maps is done; a socket that it selects gets nothing.
+
+        :raises BpfError: the kernel cannot run this program, or not for this packet.
+
+        Since Linux 5.13 (net/bpf/test_run.c: bpf_prog_test_run_sk_lookup).
+        """
+        from netbpf.bpf import test_lookup
+
+        try:
+            return test_lookup.run(self.fileno(), lookup, repeat)
+        except OSError as error:
+            raise test_lookup.explained(self.info(), error) from error
 
 
 def loaded(ref: Ref | None = None) -> list[ProgramInfo]:

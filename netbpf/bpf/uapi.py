@@ -1239,6 +1239,21 @@ if TYPE_CHECKING:
         flags: int
         flow_label: int
 
+    class SkLookup(Structure):
+        """struct bpf_sk_lookup"""
+
+        sk: int
+        cookie: int
+        family: int
+        protocol: int
+        remote_ip4: int
+        remote_ip6: Array[c_uint32]
+        remote_port: int
+        local_ip4: int
+        local_ip6: Array[c_uint32]
+        local_port: int
+        ingress_ifindex: int
+
 
 _TABLES: dict[str, tuple[Any, ...]] = {
     # a variant of union bpf_attr: 96 bytes
@@ -2106,6 +2121,28 @@ _TABLES: dict[str, tuple[Any, ...]] = {
         ),
         ("flags", "u32"),
         ("flow_label", "u32"),
+    ),
+    # struct bpf_sk_lookup: 72 bytes
+    "SkLookup": (
+        (
+            "",
+            (
+                "union",
+                (
+                    ("", ("union", (("sk", "u64"),))),
+                    ("cookie", "u64"),
+                ),
+            ),
+        ),
+        ("family", "u32"),
+        ("protocol", "u32"),
+        ("remote_ip4", "u32"),
+        ("remote_ip6", "u32[4]"),
+        ("remote_port", "u16"),
+        ("local_ip4", "u32"),
+        ("local_ip6", "u32[4]"),
+        ("local_port", "u32"),
+        ("ingress_ifindex", "u32"),
     ),
 }
 

@@ -80,12 +80,34 @@ def prog_run(
             autocompletion=shared.devices,
         ),
     ] = None,
+    lookup: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS:PORT", help="Ask an sk_lookup program: what a connection here gets."
+        ),
+    ] = None,
+    remote: Annotated[
+        str | None,
+        typer.Option("--from", metavar="ADDRESS:PORT", help="Where that connection comes from."),
+    ] = None,
+    protocol: Annotated[
+        str, typer.Option(metavar="tcp|udp", help="Which protocol --lookup is about.")
+    ] = "tcp",
     variables: Variables = None,
 ) -> None:
     """Run a program over packets, without traffic.
 
     What it does to maps is done. With --repeat each run gets the packet as the run before left it.
     """
+    if lookup is not None:
+        if any(each is not None for each in (data, pcap, out, limit, mark, device)):
+            raise ValueError("--lookup: there is no packet; only --from, --protocol and --repeat")
+        from netbpf.cli import run_lookup
+
+        run_lookup.run(ref, variables or [], lookup, remote, protocol, repeat)
+        return
+    if remote is not None:
+        raise ValueError("--from goes with --lookup")
     _check(data, pcap, out)
     ifindex = ifindex_of(device) if device is not None else 0
     with references.program(ref, variables or [], None) as program:

@@ -31,8 +31,9 @@ int dissect(struct __sk_buff *skb)
 {
 	struct bpf_flow_keys *keys = skb->flow_keys;
 	__u32 at = keys->nhoff;
-	__be16 pair[2];
-	struct iphdr ip;
+	/* Written to first: the verifier of Linux 7.3 says "verifier bug" (EFAULT) of them otherwise. */
+	__be16 pair[2] = {};
+	struct iphdr ip = {};
 
 	__sync_fetch_and_add(&runs, 1);
 	if (answer)

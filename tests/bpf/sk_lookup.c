@@ -16,6 +16,8 @@ struct {
 
 __u64 runs = 0;
 long assigned = 0;
+/* What the program was asked about; addresses and the remote port in network byte order. */
+__u32 family = 0, protocol = 0, remote_port = 0, ip4[2] = {}, ip6[8] = {};
 
 SEC("sk_lookup")
 int steer(struct bpf_sk_lookup *ctx)
@@ -26,6 +28,15 @@ int steer(struct bpf_sk_lookup *ctx)
 	if (ctx->local_port != port)
 		return SK_PASS;
 	__sync_fetch_and_add(&runs, 1);
+	family = ctx->family;
+	protocol = ctx->protocol;
+	remote_port = ctx->remote_port;
+	ip4[0] = ctx->local_ip4;
+	ip4[1] = ctx->remote_ip4;
+	ip6[0] = ctx->local_ip6[0];
+	ip6[3] = ctx->local_ip6[3];
+	ip6[4] = ctx->remote_ip6[0];
+	ip6[7] = ctx->remote_ip6[3];
 	if (slot < 0)
 		return verdict;
 	listener = bpf_map_lookup_elem(&servers, &key);

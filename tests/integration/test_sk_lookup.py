@@ -12,11 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from netbpf import NetNS, Program, loader
+from netbpf import BpfError, NetNS, Program, loader
+from netbpf.bpf.test_lookup import Lookup
 from netbpf.netns import links
+from tests.netns_fixtures.cli import netbpf, ok
 from tests.netns_fixtures.connections import REFUSED, Load, ask, connected, server
 from tests.netns_fixtures.devices import End
 from tests.netns_fixtures.packets import socket_in
+from tests.netns_fixtures.programs import load_returning
 
 PORT = 7000
 CONNECTIONS, EXCHANGES, CLIENTS = 2000, 50, 2
@@ -183,3 +186,115 @@ def test_the_place_is_that_of_the_attach(steering: Steering, veth: tuple[End, En
     assert ask(veth[1].ns, veth[0].address, PORT) == "zero"
     links.update(steering.ns, "sk_lookup", f"link:{second.link_id}", one)
     assert ask(veth[1].ns, veth[0].address, PORT) == "one"
+
+
+def cookie(listener: socket.socket) -> int:
+    """What the kernel calls a socket (include/uapi/asm-generic/socket.h: SO_COOKIE)."""
+    (found,) = struct.unpack("=Q", listener.getsockopt(socket.SOL_SOCKET, 57, 8))
+    return int(found)
+
+
+@pytest.mark.parametrize(
+    ("settings", "verdict", "slot"),
+    [
+        ({"slot": 0}, "pass", 0),
+        ({"slot": 1}, "pass", 1),
+        (NONE, "pass", None),
+        (REFUSING, "drop", None),
+        ({"slot": 0, "verdict": DROP}, "drop", None),
+    ],
+)
+def test_asked_without_traffic(
+    steering: Steering,
+    veth: tuple[End, End],
+    settings: dict[str, int],
+    verdict: str,
+    slot: int | None,
+) -> None:
+    prog = steering.program(**settings)
+    wanted = cookie(steering.listeners[slot]) if slot is not None else None
+    arguments = ("prog", "run", f"id:{prog.id}", "--lookup", f"{veth[0].address}:{PORT}")
+    told = ok(*arguments, "--repeat", 3)["lookup"]
+    assert told.pop("duration_ns") >= 0
+    assert told == {
+        "protocol": "tcp",
+        "local": f"{veth[0].address}:{PORT}",
+        "remote": None,
+        "retval": int(verdict == "pass"),
+        "verdict": verdict,
+        "socket": wanted,
+    }
+    assert steering.runs() == [3]
+    chosen = "no socket" if wanted is None else f"the socket with cookie {wanted}"
+    assert netbpf(*arguments).out.startswith(f"tcp {veth[0].address}:{PORT}: {verdict}, {chosen} (")
+    # Traffic gets the same answer.
+    steering.attach(prog)
+    said = ask(veth[1].ns, veth[0].address, PORT)
+    assert said == (REFUSED if slot is None else ("zero", "one")[slot])
+
+
+@pytest.mark.parametrize(
+    ("local", "remote", "protocol"),
+    [("10.1.2.3", "10.4.5.6", "tcp"), ("2001:db8::1", "fe80::2", "udp")],
+)
+def test_what_it_is_asked_about(steering: Steering, local: str, remote: str, protocol: str) -> None:
+    prog = steering.program(slot=-1)
+    ends = [f"[{each}]" if ":" in each else each for each in (local, remote)]
+    told = ok(
+        *("prog", "run", f"id:{prog.id}", "--lookup", f"{ends[0]}:{PORT}"),
+        *("--from", f"{ends[1]}:4000", "--protocol", protocol),
+    )["lookup"]
+    assert (told["local"], told["remote"]) == (f"{ends[0]}:{PORT}", f"{ends[1]}:4000")
+    (obj,) = steering.objects
+    assert obj.get("protocol") == socket.getprotobyname(protocol)
+    assert socket.ntohs(obj.get("remote_port")) == 4000
+    family = socket.AF_INET6 if ":" in local else socket.AF_INET
+    assert obj.get("family") == family
+    if family == socket.AF_INET:
+        seen = struct.pack("=2I", *obj.get("ip4"))
+        assert seen == socket.inet_aton(local) + socket.inet_aton(remote)
+    else:
+        seen = struct.pack("=8I", *obj.get("ip6"))
+        assert seen == socket.inet_pton(family, local) + socket.inet_pton(family, remote)
+
+
+def test_one_of_a_group_is_not_told(steering: Steering, veth: tuple[End, End]) -> None:
+    with socket_in(steering.ns, socket.AF_INET, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind(("0.0.0.0", 0))
+        listener.listen()
+        steering.listeners[:] = [listener]
+        prog = steering.program(slot=0)
+        result = netbpf("--json", "prog", "run", f"id:{prog.id}", "--lookup", f"10.0.0.1:{PORT}")
+        assert result.status == 1
+        assert "SO_REUSEPORT" in result.error["message"]
+        assert result.error["errno"] == "EOPNOTSUPP"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["--lookup", "2001:db8::1:7000"], 2, "[ADDRESS]:PORT"),
+        (["--lookup", "10.0.0.1"], 2, "ADDRESS:PORT"),
+        (["--lookup", "10.0.0.1:70000"], 2, "between 0 and 65535"),
+        (["--lookup", "10.0.0.1:70", "--from", "[::1]:70"], 2, "or both IPv6"),
+        (["--lookup", "10.0.0.1:70", "--protocol", "icmp"], 2, "it is tcp or udp"),
+        (["--lookup", "10.0.0.1:70", "--data", "00"], 2, "there is no packet"),
+        (["--from", "10.0.0.1:70", "--data", "00"], 2, "--from goes with --lookup"),
+        (["--data", "00" * 60], 1, "programs of type sk_lookup are not run over a packet"),
+    ],
+)
+def test_what_cannot_be_asked(
+    steering: Steering, arguments: list[str], status: int, words: str
+) -> None:
+    result = netbpf("prog", "run", f"id:{steering.program().id}", *arguments)
+    assert (result.status, words in result.err) == (status, True), result.err
+
+
+def test_only_sk_lookup_is_asked_for_a_socket() -> None:
+    with load_returning(0) as prog:
+        result = netbpf("prog", "run", f"id:{prog.id}", "--lookup", "10.0.0.1:70")
+        assert result.status == 1
+        assert "sk_lookup" in result.err
+        with pytest.raises(BpfError, match="sched_cls are not asked for a socket"):
+            prog.test_lookup(Lookup(("10.0.0.1", 70)))
