@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from netbpf import NetNS, loader
+from netbpf import NetNS, loader, tcx
 from netbpf.netns import entered, links
 from tests.integration.test_cli_run import capture
 from tests.netns_fixtures import devices, namespaces
@@ -257,3 +257,45 @@ def test_directly_and_by_the_command_line(router: Router, compiled: Callable[[st
     assert not router.spread()
     ok("netns", "detach", *at, "name:dissect")
     assert not router.spread()
+
+
+@pytest.mark.needs("tcx")
+def test_it_decides_by_what_packets_are_hashed(
+    veth: tuple[End, End],
+    compiled: Callable[[str], Path],
+    dissectors: Callable[..., loader.Object],
+) -> None:
+    near, far = veth
+    macs = bytes.fromhex((mac(near) + mac(far)).replace(":", ""))
+    with loader.open(compiled("hash")) as looking, ExitStack() as stack:
+        looking.load()
+        with entered(near.ns):
+            attached = tcx.attach(near.ifindex, "ingress", looking.programs["hash"])
+        assert attached.link is not None
+        stack.enter_context(attached.link)
+        sender = stack.enter_context(socket_in(far.ns, socket.AF_PACKET, socket.SOCK_RAW))
+        sender.bind((far.name, 0))
+
+        def hashes() -> set[int]:
+            """Send one flow in eight VLANs: the hashes of its packets."""
+            looking.set("hashes", [0] * 16)
+            for vlan in range(1, 9):
+                sender.send(framed(PLAIN, macs=macs, vlan=vlan))
+            deadline = time.monotonic() + 5
+            while not all(seen := looking.get("hashes")[1:9]):
+                assert time.monotonic() < deadline, seen
+            return set(seen)
+
+        assert len(hashes()) == 8, "the kernel tells VLANs apart"
+        placed = links.attach(near.ns, "flow_dissector", dissectors().programs["dissect"])
+        assert placed.link is not None
+        with placed.link:
+            assert len(hashes()) == 1, "a program has no key for a VLAN"
+            handing_on = dissectors(answer=CONTINUE).programs["dissect"]
+            links.update(near.ns, "flow_dissector", f"link:{placed.link_id}", handing_on)
+            assert len(hashes()) == 8
+            links.update(
+                near.ns, "flow_dissector", f"id:{handing_on.id}", dissectors().programs["dissect"]
+            )
+            assert len(hashes()) == 1
+        assert len(hashes()) == 8, "detached, it is as before"
