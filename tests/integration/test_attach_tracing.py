@@ -546,7 +546,7 @@ def test_a_module_that_is_not_there() -> None:
     file = build('SEC("fentry.multi/no_such_module:x*") int p(void *c) { return 0; }')
     with (
         loader.open(file) as obj,
-        pytest.raises(ObjectFileError, match="module no_such_module is not loaded.*modprobe"),
+        pytest.raises(ObjectFileError, match="module no_such_module is not loaded"),
     ):
         obj.load()
 

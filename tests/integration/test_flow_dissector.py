@@ -299,3 +299,43 @@ def test_it_decides_by_what_packets_are_hashed(
             )
             assert len(hashes()) == 1
         assert len(hashes()) == 8, "detached, it is as before"
+
+
+@pytest.mark.needs("flower")
+def test_it_decides_what_flower_matches(
+    veth: tuple[End, End], dissectors: Callable[..., loader.Object]
+) -> None:
+    near, far = veth
+    rule = "protocol ip flower ip_proto udp src_ip 192.168.0.1 dst_port 53 action pass"
+    run(near.ns, ["tc", "qdisc", "add", "dev", near.name, "clsact"])
+    run(near.ns, ["tc", "filter", "add", "dev", near.name, "ingress", *rule.split()])
+    shown = ["tc", "-s", "-j", "filter", "show", "dev", near.name, "ingress"]
+    frame = framed(gre(4000), macs=bytes.fromhex((mac(near) + mac(far)).replace(":", "")))
+    with socket_in(far.ns, socket.AF_PACKET, socket.SOCK_RAW) as sender:
+        sender.bind((far.name, 0))
+
+        def matched() -> int:
+            """Send five datagrams in a tunnel: how many of them the filter matches."""
+            before = count()
+            with Sniffer(near.ns, near.name, MARKER) as sniffer:
+                for _ in range(5):
+                    sender.send(frame)
+                assert len(sniffer.receive(5)) == 5
+            return count() - before
+
+        def count() -> int:
+            found = json.loads(run(near.ns, shown).stdout)
+            options = next(each["options"] for each in found if "actions" in str(each))
+            return int(options["actions"][0]["stats"]["packets"])
+
+        assert matched() == 0, "the kernel looks at the tunnel only"
+        inside, outside = (dissectors(inside=inside).programs["dissect"] for inside in (1, 0))
+        placed = links.attach(near.ns, "flow_dissector", inside)
+        assert placed.link is not None
+        with placed.link:
+            assert matched() == 5
+            links.update(near.ns, "flow_dissector", f"link:{placed.link_id}", outside)
+            assert matched() == 0
+            links.update(near.ns, "flow_dissector", f"link:{placed.link_id}", inside)
+            assert matched() == 5
+        assert matched() == 0, "detached, it is as before"

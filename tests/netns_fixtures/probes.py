@@ -29,7 +29,7 @@ SINCE = {
 
 OPTIONAL = frozenset(
     {"kprobe", "kprobe-multi", "lsm", "fmod_ret", "fentry", "kallsyms-all"}
-    | {"module-types", "act-ct", "xfrm-interface"}
+    | {"module-types", "act-ct", "xfrm-interface", "flower"}
 )
 """What any release may be built without; the lab's kernel is not."""
 
@@ -197,6 +197,15 @@ def _insn_array() -> bool | None:
     return True
 
 
+def _flower() -> bool | None:
+    for words in ("qdisc add dev lo clsact", "filter add dev lo ingress protocol ip flower"):
+        done = subprocess.run(["tc", *words.split()], capture_output=True, text=True)
+        if done.returncode:
+            # net/sched/cls_api.c: tcf_proto_lookup_ops.
+            return False if "TC classifier not found" in done.stderr else None
+    return True
+
+
 def _kconfig() -> Iterable[object]:
     from netbpf.loader import kconfig
 
@@ -212,6 +221,7 @@ _PROBES: dict[str, Callable[[], bool | None]] = {
     "netdevsim": _netdevsim,
     # One whose initial namespaces nobody else lives in.
     "spare-kernel": lambda: "NETBPF_LAB" in os.environ,
+    "flower": _flower,
     "module-types": lambda: len(os.listdir("/sys/kernel/btf")) > 1,
     "act-ct": _module("nf_conntrack", "nf_nat", "act_ct"),
     "xfrm-interface": _module("xfrm_interface"),
@@ -228,6 +238,9 @@ _PROBES: dict[str, Callable[[], bool | None]] = {
     "fentry": lambda: _decides("TRACING", "TRACE_FENTRY", "vfs_read"),
     "fmod_ret": lambda: _decides("TRACING", "MODIFY_RETURN", "security_socket_create"),
 }
+
+FEATURES = tuple(_PROBES)
+"""What a test can need."""
 
 
 if __name__ == "__main__":
