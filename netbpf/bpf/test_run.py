@@ -229,7 +229,9 @@ def explained(
             what,
             number,
             f"programs of type {word} are not run over a packet",
-            hint="those of type sched_cls and xdp are, for instance",
+            hint="`netbpf prog run --lookup` asks it for a socket"
+            if prog_type == uapi.BPF_PROG_TYPE_SK_LOOKUP
+            else "those of type sched_cls and xdp are, for instance",
             code="wrong_program_type",
         )
     if number == _ENOTSUPP:

@@ -281,7 +281,11 @@ def test_one_of_a_group_is_not_told(steering: Steering, veth: tuple[End, End]) -
         (["--lookup", "10.0.0.1:70", "--protocol", "icmp"], 2, "it is tcp or udp"),
         (["--lookup", "10.0.0.1:70", "--data", "00"], 2, "there is no packet"),
         (["--from", "10.0.0.1:70", "--data", "00"], 2, "--from goes with --lookup"),
-        (["--data", "00" * 60], 1, "programs of type sk_lookup are not run over a packet"),
+        (
+            ["--data", "00" * 60],
+            1,
+            "sk_lookup are not run over a packet (EINVAL): `netbpf prog run --l",
+        ),
     ],
 )
 def test_what_cannot_be_asked(
