@@ -68,18 +68,6 @@ def prog_run(
         int,
         typer.Option(metavar="N", min=1, max=2**32 - 1, help="Runs per packet, for a better time."),
     ] = 1,
-    out: Out = None,
-    limit: Limit = None,
-    mark: Mark = None,
-    device: Annotated[
-        str | None,
-        typer.Option(
-            "--dev",
-            metavar="DEV",
-            help="The packets are at this device.",
-            autocompletion=shared.devices,
-        ),
-    ] = None,
     lookup: Annotated[
         str | None,
         typer.Option(
@@ -93,6 +81,18 @@ def prog_run(
     protocol: Annotated[
         str, typer.Option(metavar="tcp|udp", help="Which protocol --lookup is about.")
     ] = "tcp",
+    out: Out = None,
+    limit: Limit = None,
+    mark: Mark = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            "--dev",
+            metavar="DEV",
+            help="The packets are at this device.",
+            autocompletion=shared.devices,
+        ),
+    ] = None,
     variables: Variables = None,
 ) -> None:
     """Run a program over packets, without traffic.
