@@ -79,8 +79,9 @@ def prog_run(
         typer.Option("--from", metavar="ADDRESS:PORT", help="Where that connection comes from."),
     ] = None,
     protocol: Annotated[
-        str, typer.Option(metavar="tcp|udp", help="Which protocol --lookup is about.")
-    ] = "tcp",
+        str | None,
+        typer.Option(metavar="tcp|udp", help="The protocol of that connection, tcp if not said."),
+    ] = None,
     out: Out = None,
     limit: Limit = None,
     mark: Mark = None,
@@ -104,10 +105,10 @@ def prog_run(
             raise ValueError("--lookup: there is no packet; only --from, --protocol and --repeat")
         from netbpf.cli import run_lookup
 
-        run_lookup.run(ref, variables or [], lookup, remote, protocol, repeat)
+        run_lookup.run(ref, variables or [], lookup, remote, protocol or "tcp", repeat)
         return
-    if remote is not None:
-        raise ValueError("--from goes with --lookup")
+    if remote is not None or protocol is not None:
+        raise ValueError("--from and --protocol go with --lookup")
     _check(data, pcap, out)
     ifindex = ifindex_of(device) if device is not None else 0
     with references.program(ref, variables or [], None) as program:

@@ -280,7 +280,8 @@ def test_one_of_a_group_is_not_told(steering: Steering, veth: tuple[End, End]) -
         (["--lookup", "10.0.0.1:70", "--from", "[::1]:70"], 2, "or both IPv6"),
         (["--lookup", "10.0.0.1:70", "--protocol", "icmp"], 2, "it is tcp or udp"),
         (["--lookup", "10.0.0.1:70", "--data", "00"], 2, "there is no packet"),
-        (["--from", "10.0.0.1:70", "--data", "00"], 2, "--from goes with --lookup"),
+        (["--from", "10.0.0.1:70", "--data", "00"], 2, "go with --lookup"),
+        (["--protocol", "udp", "--data", "00"], 2, "go with --lookup"),
         (
             ["--data", "00" * 60],
             1,
