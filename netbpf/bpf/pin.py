@@ -15,9 +15,10 @@ from netbpf.records import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Collection, Iterator
 
     from netbpf.bpf.link_info import LinkInfo
+    from netbpf.bpf.pin_name import OwnName
 
     _Held = tuple[str, int, LinkInfo | None]
 
@@ -118,18 +119,6 @@ def remove_folders(folders: Collection[str]) -> None:
             return
 
 
-def name_for(netns_inode: int, device: str, ifindex: int, hook: str, prog: str, link: int) -> str:
-    """The name of netbpf's own pin of a link.
-
-    The namespace's inode and the ifindex tell equal device names apart and survive a rename; the
-    device's and program's names are for people.
-    """
-    import re
-
-    parts = (f"net{netns_inode}", device, str(ifindex), hook, prog, str(link))
-    return "_".join(re.sub(r"[^A-Za-z0-9-]", "-", part) for part in parts)
-
-
 def create_own(fd: int, fs: BpfFs, name: str, kind: str) -> str:
     """Pin below netbpf's own folder; the pin's path as it is shown."""
     path = f"{fs.folder}/{name}"
@@ -180,42 +169,10 @@ class Pin:
 
     @property
     def name(self) -> OwnName | None:
-        """What ``name_for`` wrote into its name; None where something else did."""
+        """What its name says, where netbpf has made it; None where something else did."""
+        from netbpf.bpf.pin_name import OwnName
+
         return OwnName.parse(os.path.basename(self.path)) if self.own else None
-
-
-@record(frozen=True, slots=True)
-class OwnName:
-    """What the name of netbpf's own pin of a link says: where the link was attached, and by what.
-
-    ``device`` and ``prog`` have a ``-`` for what no pin's name can hold.
-    """
-
-    netns_inode: int
-    device: str
-    ifindex: int
-    hook: str
-    prog: str
-    link: int
-
-    @classmethod
-    def parse(cls, name: str) -> OwnName | None:
-        """Read a name that ``name_for`` made; None: it made another."""
-        import re
-
-        number = r"([1-9][0-9]{0,9})"
-        word = r"([A-Za-z0-9-]*)"
-        pattern = f"net{number}_{word}_{number}_{word}_{word}_{number}"
-        if not (match := re.fullmatch(pattern, name, re.ASCII)):
-            return None
-        inode, device, ifindex, hook, prog, link = match.groups()
-        return cls(int(inode), device, int(ifindex), hook, prog, int(link))
-
-    @classmethod
-    def of_any(cls, paths: Iterable[str]) -> OwnName | None:
-        """What the first of these pins says whose name ``name_for`` made."""
-        names = (cls.parse(os.path.basename(path)) for path in paths)
-        return next((name for name in names if name), None)
 
 
 def scan(*, own: bool = False) -> Iterator[Pin]:
@@ -329,6 +286,8 @@ def own_in(netns_inodes: Collection[int]) -> Iterator[Pin]:
     """netbpf's own pins of links that were attached in these namespaces, as their names say."""
     if not netns_inodes:
         return
+    from netbpf.bpf.pin_name import OwnName
+
     for fs in own_folders():
         for path in walk(fs.folder):
             # Opened only where the name fits: there may be many others.

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from netbpf.bpf.ref import Ref
+    from netbpf.bpf.test_lookup import Lookup, LookupResult
     from netbpf.bpf.test_run import Context, RunResult
 
 _LOG_FIRST = 1 << 18
@@ -110,6 +111,22 @@ class Program(KernelObject):
         except OSError as error:
             info = self.info()
             raise test_run.explained(info.name, info.type, data, context, error) from error
+
+    def test_lookup(self, lookup: Lookup, *, repeat: int = 1) -> LookupResult:
+        """Ask the program, which is of type sk_lookup, which socket a packet would get.
+
+        What it does to maps is done; a socket that it selects gets nothing.
+
+        :raises BpfError: the kernel cannot run this program, or not for this packet.
+
+        Since Linux 5.13 (net/bpf/test_run.c: bpf_prog_test_run_sk_lookup).
+        """
+        from netbpf.bpf import test_lookup
+
+        try:
+            return test_lookup.run(self.fileno(), lookup, repeat)
+        except OSError as error:
+            raise test_lookup.explained(self.info(), error) from error
 
 
 def loaded(ref: Ref | None = None) -> list[ProgramInfo]:
@@ -227,7 +244,8 @@ def _load_refused(
     if log:
         from netbpf.bpf import verifier_log
 
-        return VerifierError(operation, number, verifier_log.excerpt(log), log=log)
+        reason, hint = verifier_log.excerpt(log), verifier_log.suggestion(log)
+        return VerifierError(operation, number, reason, hint=hint, log=log)
     if number == errno.EPERM:
         return BpfError(
             operation,

@@ -15,7 +15,7 @@ from netbpf.records import field, record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Literal
 
 
@@ -91,10 +91,11 @@ class Keeper:
         return "without a link"
 
     @contextmanager
-    def keep(
-        self, link: Link | None, device: str, ifindex: int, hook: str, prog: str
-    ) -> Iterator[list[str]]:
-        """Pin the link and let go of it; without a pin it ends with the block."""
+    def keep(self, link: Link | None, own_name: Callable[[int], str]) -> Iterator[list[str]]:
+        """Pin the link and let go of it; without a pin it ends with the block.
+
+        :param own_name: what netbpf's own pin of the link with this id is called.
+        """
         if link is None:
             yield []
             return
@@ -111,8 +112,7 @@ class Keeper:
                 yield [shown(self.path, self.fs)]
             else:
                 assert self.fs is not None
-                inode = os.stat("/proc/thread-self/ns/net").st_ino
-                name = pins.name_for(inode, device, ifindex, hook, prog, link.id)
+                name = own_name(link.id)
                 yield [pins.create_own(link.fileno(), self.fs, name, link.kind)]
 
     def wait(self) -> None:

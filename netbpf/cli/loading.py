@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from netbpf.bpf.bpffs import BpfFs
+    from netbpf.bpf.prog import Program
     from netbpf.loader import Object
     from netbpf.loader.foresee import Foreseen
     from netbpf.loader.pinning import Pins
@@ -31,13 +32,14 @@ class Asked:
     map_sizes: Sequence[str] = ()
     btf: str | None = None
     autoattach: bool = False
+    attach_to: Sequence[str] = ()
 
 
 def load(file: str, pin: str | None, asked: Asked) -> None:
     """Load all programs and maps of an object file, pin them in ``pin``, and tell of it."""
     with Several() as own:
         if settings.dry_run:
-            _would_load(_opened(file, asked, own), pin, asked.btf, asked.autoattach)
+            _would_load(file, pin, asked, own)
             return
         document = _load(file, pin, asked, own)
         tell(document, pin is not None)
@@ -62,8 +64,9 @@ def _load(file: str, pin: str | None, asked: Asked, own: Several) -> Document:
     obj = _opened(file, asked, own)
     folder, fs = (None, None) if pin is None else _folder(pin)
     _plan(chosen(obj), folder, asked.autoattach)
+    targets = _targets(obj, asked, own)
     places.tell(fs)
-    obj.load(btf=asked.btf)
+    obj.load(btf=asked.btf, attach_to=targets)
     made = own.add(_attach(obj)) if asked.autoattach else None
     pins = _pin(obj, folder, made) if folder is not None else None
     return _document(obj, pins, fs, made)
@@ -124,6 +127,23 @@ def _changed(obj: Object, asked: Asked) -> None:
             obj.reuse_map(name, existing)
 
 
+def _targets(obj: Object, asked: Asked, own: Several) -> dict[str, Program]:
+    """The loaded programs that programs of the object are to be attached to, by their names."""
+    if not asked.attach_to:
+        return {}
+    # Imported only here: it brings the parser.
+    from netbpf.cli.references import assignment, loaded
+
+    found: dict[str, Program] = {}
+    for text in asked.attach_to:
+        name, ref = assignment(text, "--attach-to", ("NAME", "PROG"))
+        obj.spec.program(name)
+        if name in found:
+            raise ValueError(f"--attach-to {text}: {name} is attached to one program only")
+        found[name] = own.add(loaded(ref))
+    return found
+
+
 def _folder(pin: str, *, mount: bool = True) -> tuple[str, BpfFs | None]:
     if not pin:
         raise ValueError("--pin is followed by a folder, this one is empty")
@@ -149,15 +169,16 @@ def _plan(found: Foreseen, folder: str | None, autoattach: bool) -> tuple[Pins |
     return pinning.plan(folder, maps, programs, links, shared=found.shared), auto
 
 
-def _would_load(obj: Object, pin: str | None, btf: str | None, autoattach: bool) -> None:
+def _would_load(file: str, pin: str | None, asked: Asked, own: Several) -> None:
     from netbpf.loader import maps
     from netbpf.loader.foresee import foresee
 
-    found = foresee(obj, btf=btf)
+    obj = _opened(file, asked, own)
+    found = foresee(obj, btf=asked.btf, attach_to=_targets(obj, asked, own))
     folder, fs = (None, None) if pin is None else _folder(pin, mount=False)
     places.tell(fs, mount=False)
     # On a bpffs that is not mounted yet there is nothing that could stand in the way.
-    pins, auto = _plan(found, None if fs is not None and fs.mounted else folder, autoattach)
+    pins, auto = _plan(found, None if fs is not None and fs.mounted else folder, asked.autoattach)
     at = _Shown(pins, fs)
     document: Document = {
         "file": obj.spec.path,

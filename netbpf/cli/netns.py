@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from netbpf.cli import netns_links
 from netbpf.cli.command import ChangingCommand, Command, Group, netns_names
-from netbpf.cli.output import emit, note, say, table
+from netbpf.cli.output import emit, lines, note, say, table
 from netbpf.cli.settings import settings
 
 if TYPE_CHECKING:
@@ -76,11 +77,13 @@ def show() -> None:
     """Show every network namespace that a name, a mount or a process holds."""
     from netbpf import netns
 
-    documents = [document for each in netns.scan() if (document := _document(each))]
+    links = netns_links.Reader()
+    documents = [document for each in netns.scan() if (document := _document(each, links))]
+    links.finish()
     emit(
         {"namespaces": documents},
         lambda: table(
-            ["NAME", "INODE", "NSID", "PIDS", "DEVICES"],
+            ["NAME", "INODE", "NSID", "PIDS", "DEVICES", "LINKS"],
             [
                 [
                     each["name"],
@@ -88,11 +91,24 @@ def show() -> None:
                     each["nsid"],
                     _few(each["pids"]),
                     _few(each["devices"]),
+                    lines(netns_links.words(each)),
                 ]
                 for each in documents
             ],
         ),
     )
+
+
+app.command(cls=ChangingCommand, epilog="Example: netbpf netns attach web sk_lookup many_ports.o")(
+    netns_links.attach
+)
+app.command(
+    cls=ChangingCommand, epilog="Example: netbpf netns detach web sk_lookup name:many_ports"
+)(netns_links.detach)
+app.command(
+    cls=ChangingCommand,
+    epilog="Example: netbpf netns update web sk_lookup name:many_ports many_ports-v2.o",
+)(netns_links.update)
 
 
 @app.command(
@@ -117,16 +133,17 @@ def run(
         netns.exec_in(place, argv)
 
 
-def _document(found: Namespace) -> dict[str, Any] | None:
+def _document(found: Namespace, links: netns_links.Reader) -> dict[str, Any] | None:
     """The namespace as cli.md has it; None when it has gone meanwhile."""
     from netbpf import netns
     from netbpf.errors import KernelError, NotFoundError
 
-    devices, nsid = [], None
+    devices, nsid, attached = [], None, []
     try:
         with found.open() as place:
             devices = netns.run_in(place, lambda: [name for _, name in socket.if_nameindex()])
             nsid = _nsid(place)
+            attached = links.documents(place)
     except NotFoundError:
         return None
     except KernelError as error:
@@ -137,7 +154,7 @@ def _document(found: Namespace) -> dict[str, Any] | None:
         "nsid": nsid,
         "pids": list(found.pids),
         "devices": devices,
-        "links": [],
+        "links": attached,
     }
 
 

@@ -237,7 +237,7 @@ class FunctionReader:
             self._inside(section, target, name, value)
             return Relocation(at, "arena", targets.arena[1], target.index, value)
         if targets.jump_tables and target.index == targets.jump_tables:
-            self._inside(section, target, name, symbol.value + symbol.size)
+            self._inside(section, target, name, value + symbol.size)
             return Relocation(at, "jump_table", target.name, target.index, value, symbol.size)
         found = targets.maps.get((symbol.section, value))
         if found is None:

@@ -205,7 +205,8 @@ class Object(Closing):
             kernel tells. What is no relocation is looked up in the running kernel all the same.
         :param attach_to: loaded programs, by the name of the program of this object that is to
             be attached to one of their functions (freplace, fentry, fexit); they stay the caller's.
-        :raises NotSupportedError: the kernel does not tell its types, and the file wants them.
+        :raises NotSupportedError: the file wants the kernel's types, and it does not tell them, or
+            jumps by tables, and it has none.
         :raises ObjectFileError: the file wants what this kernel has not; it is named.
         :raises VerifierError: a program was refused. :raises BpfError: the kernel refused.
         """
@@ -216,7 +217,6 @@ class Object(Closing):
             for program in chosen:
                 choose.check(self.spec, program)
             found = self._look_up(chosen, attach_to)
-            chosen = [program for program in chosen if program.name not in found.dropped()]
             fitted = self._fit(chosen, btf)
             try:
                 self._make(chosen, found, fitted, log_level)
@@ -232,7 +232,9 @@ class Object(Closing):
         fitted: core.Fitted,
         log_level: int,
     ) -> None:
-        own = kernel_btf.load(self.spec.btf) if self.spec.btf is not None else None
+        btf = self.spec.btf
+        structs = any(m.struct_ops is not None for m in self.spec.maps)
+        own = kernel_btf.load(btf, needed=structs) if btf is not None else None
         if own is not None:
             self._made.add(own)
         btf_fd = own.fileno() if own is not None else 0

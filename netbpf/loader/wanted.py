@@ -37,15 +37,6 @@ class Wanted:
     structs: dict[str, Fitted] = field(default_factory=dict)
     members: dict[str, tuple[str, int]] = field(default_factory=dict)
 
-    def dropped(self) -> set[str]:
-        """The programs that are for members which the kernel has not."""
-        return {
-            program
-            for struct in self.structs.values()
-            for program in struct.dropped
-            if program not in self.members
-        }
-
     def value(self, name: str, programs: Mapping[str, int]) -> bytes:
         """The value of the map of a struct, with the descriptors of ``programs`` in it."""
         from netbpf.loader import struct_ops
@@ -72,12 +63,16 @@ def look_up(
     # The rooms are imported where they are wanted: few objects want all.
     found = Wanted()
     types = kernel_types.running
+    if attach_to:
+        from netbpf.loader import targets
+
+        targets.check(spec, attach_to)
     if spec.externs:
         from netbpf.loader import externs
 
         found.externs = externs.resolve(spec, types, contents, given)
     for program in chosen:
-        if program.needs_target:
+        if program.needs_target or program.attach == "tracing_multi":
             from netbpf.loader import targets
 
             target = targets.find(spec, program, types, attach_to)
@@ -93,11 +88,7 @@ def look_up(
     if found.structs or names:
         from netbpf.loader import struct_ops
 
-        for each_fitted in found.structs.values():
-            for program_name in each_fitted.dropped:
-                log.info("program %s: the kernel's struct has no such member", program_name)
-        dropped = {p for each in found.structs.values() for p in each.dropped}
-        found.members = struct_ops.members(spec, found.structs, sorted(names), dropped)
+        found.members = struct_ops.members(spec, found.structs, sorted(names))
     return found
 
 

@@ -302,7 +302,8 @@ def test_a_weak_function_called_without_asking() -> None:
         (
             "int bpf_task_release(int, int) __ksym;",
             "bpf_task_release(1, 2)",
-            "program uses: bpf_task_release is a function of another type in this kernel",
+            r"program uses: bpf_task_release is a function of another type in this kernel than it "
+            r"is declared to be; there it is void bpf_task_release\(struct task_struct \*p\)",
         ),
         (
             "const int runqueues __ksym;",
