@@ -105,10 +105,9 @@ class Object(Closing):
                 from netbpf.btf.values import split
 
                 self._given.add(split(name)[0])
-            contents = bytearray(self.read_data(spec.name))
-            values.write(contents, offset, type_id, value, name)
-            end = offset + values.size(type_id)
-            self.write_data(spec.name, offset, bytes(contents[offset:end]))
+            data = bytearray(self.read_data(spec.name, offset, values.size(type_id)))
+            values.write(data, 0, type_id, value, name)
+            self.write_data(spec.name, offset, bytes(data))
 
     def get(self, name: str) -> Any:
         """The value of a global variable: as it will be loaded, or as it is now.
@@ -117,18 +116,21 @@ class Object(Closing):
         """
         with self._own_errors():
             spec, type_id, offset, values = self._find(name)
-            return values.read(self.read_data(spec.name), offset, type_id)
+            data = self.read_data(spec.name, offset, values.size(type_id))
+            return values.read(data, 0, type_id)
 
-    def read_data(self, name: str) -> bytes:
+    def read_data(self, name: str, offset: int = 0, size: int | None = None) -> bytes:
         """The bytes of a data section, by its map: as they will be loaded, or as they are now.
 
+        :param size: of a piece at ``offset``; without it all up to the end.
         :raises KeyError: there is no such map.
         """
+        end = len(self._contents[name]) if size is None else offset + size
         if self._loaded and self._arena is not None and maps.is_arena(self._specs[name]):
-            return self._arena.read_data()
+            return self._arena.read_data(offset, end - offset)
         if self._loaded:
-            return maps.read(self._maps[name], self._specs[name])
-        return bytes(self._contents[name])
+            return maps.read(self._maps[name], self._specs[name])[offset:end]
+        return bytes(self._contents[name][offset:end])
 
     def write_data(self, name: str, offset: int, data: bytes) -> None:
         """Change bytes of a data section, by its map; before loading of a constant one too.
