@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     _Held = tuple[str, int, LinkInfo | None]
 
 _NAME_MAX = 255
+# ENOENT: in the folder of sysfs on which none is mounted (fs/libfs.c: empty_dir_lookup).
+_ELSEWHERE = (errno.EPERM, errno.ENOENT)
 
 
 def create(fd: int, path: str, kind: str) -> None:
@@ -78,10 +80,11 @@ def _refused(operation: str, number: int, path: str) -> BpfError:
     reason = hint = code = None
     if number == errno.EEXIST:
         reason, hint = "something is there already", "choose another path or remove that pin"
+    elif number in _ELSEWHERE and os.path.isdir(folder) and not is_bpffs(folder):
+        reason, code = f"{folder} is not on a bpffs", "not_bpffs"
+        hint = f"pin below {MOUNT}" if is_bpffs(MOUNT) else f"mount -t bpf bpf {MOUNT}"
     elif number == errno.ENOENT:
         reason, hint = f"there is no folder {folder}", f"mkdir -p {folder}"
-    elif number == errno.EPERM and os.path.isdir(folder) and not is_bpffs(folder):
-        reason, hint, code = f"{folder} is not on a bpffs", f"pin below {MOUNT}", "not_bpffs"
     elif number == errno.EPERM and "." in os.path.basename(path):
         reason, code = "a name on a bpffs cannot contain a dot", "invalid_name"
     elif number == errno.EPERM:

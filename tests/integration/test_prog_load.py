@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from netbpf import loader
+from netbpf.bpf import bpffs as bpffs_room
 from netbpf.bpf import link_create, syscall
 from netbpf.bpf.map import Map
 from netbpf.bpf.prog import Program, loaded
@@ -321,7 +322,7 @@ SEC("tc") int uses(void *c) { __u32 k = 0; return !bpf_map_lookup_elem(&NAME, &k
 
 def test_a_map_pinned_by_name_keeps_its_pin(bpffs: Path) -> None:
     name = f"nbt_{os.getpid()}"
-    place = Path("/sys/fs/bpf") / name
+    place = Path(bpffs_room.lasting().path) / name
     file = build(PINNED, f"-DNAME={name}")
     try:
         made = ok("prog", "load", file, "--pin", bpffs / "x")["object"]
@@ -339,6 +340,19 @@ def test_a_map_pinned_by_name_keeps_its_pin(bpffs: Path) -> None:
         place.unlink(missing_ok=True)
 
 
+def test_a_map_pinned_by_name_where_no_bpffs_is_mounted() -> None:
+    file = build(PINNED, "-DNAME=nowhere")
+
+    command = [sys.executable, "-m", "netbpf", "prog", "load", str(file)]
+    away = 'while umount -l /sys/fs/bpf 2>/dev/null; do :; done; exec "$@"'
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", away, "sh", *command], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "/sys/fs/bpf is not on a bpffs (ENOENT)" in done.stderr
+    assert "mount -t bpf bpf /sys/fs/bpf" in done.stderr
+
+
 def test_two_of_one_name_are_told_before_anything_is_made(bpffs: Path) -> None:
     file = build('volatile int a SEC(".data.x") = 1;\nSEC("tc") int _data_x(void *c) { return a; }')
     result = netbpf("--json", "prog", "load", file, "--pin", bpffs / "x")
@@ -351,7 +365,7 @@ def test_two_of_one_name_are_told_before_anything_is_made(bpffs: Path) -> None:
 def test_from_within_ip_netns_exec_it_stays() -> None:
     # Its mount namespace has no bpffs: the pins go to the one of the machine.
     name = f"nbt-load-{os.getpid()}"
-    folder = Path(f"/sys/fs/bpf/{name}")
+    folder = Path(bpffs_room.lasting().path) / name
     subprocess.run(["ip", "netns", "add", name], check=True)
     try:
         command = [sys.executable, "-m", "netbpf", "-j", "prog", "load", str(source("obj_more"))]
