@@ -205,22 +205,10 @@ def create(
     try:
         return Map(FD(syscall.map_create(attr)))
     except OSError as error:
-        number = error.errno or errno.EIO
+        from netbpf.bpf.map_refusal import explained
+
         operation = f"create map {name}" if name else "create a map"
-        if number == errno.EPERM:
-            raise BpfError(
-                operation, number, "not permitted", hint="needs CAP_BPF (run as root)"
-            ) from error
-        if said := syscall.refusal(uapi.BPF_MAP_CREATE, attr):
-            raise BpfError(operation, number, "; ".join(said.splitlines())) from error
-        if number == errno.EINVAL:
-            raise BpfError(
-                operation,
-                number,
-                f"a map of type {uapi.MAP_TYPE_NAMES.get(map_type, map_type)} cannot have key size "
-                f"{key_size}, value size {value_size}, {max_entries} entries and flags {flags:#x}",
-            ) from error
-        raise BpfError(operation, number) from error
+        raise explained(operation, error.errno or errno.EIO, attr) from error
 
 
 def possible_cpus() -> int:

@@ -247,12 +247,10 @@ def _load_refused(
         reason, hint = verifier_log.excerpt(log), verifier_log.suggestion(log)
         return VerifierError(operation, number, reason, hint=hint, log=log)
     if number == errno.EPERM:
-        return BpfError(
-            operation,
-            number,
-            "not permitted",
-            hint="needs CAP_BPF, and CAP_NET_ADMIN for a networking type (run as root)",
-        )
+        from netbpf.bpf import rights
+
+        needed = rights.for_program(attr.prog_type)
+        return BpfError(operation, number, "not permitted", hint=rights.hint(needed))
     if number == errno.EINVAL:
         return BpfError(
             operation, number, "the kernel knows no such program type, flag or attach type"

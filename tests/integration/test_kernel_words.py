@@ -107,8 +107,23 @@ def test_an_object_that_is_nothing_without_its_types() -> None:
 
 
 def test_without_words_the_reason_is_ours() -> None:
-    with pytest.raises(BpfError, match="a map of type array cannot have key size 3"):
-        bpf_map.create(uapi.BPF_MAP_TYPE_ARRAY, key_size=3, value_size=4, max_entries=1)
+    for kind, key, value, entries, words in (
+        ("ARRAY", 3, 4, 1, "keys of a map of type array have 4 bytes, not 3"),
+        ("ARRAY", 4, 0, 1, "a map of type array cannot have key size 4, value size 0, 1 entries"),
+        ("PROG_ARRAY", 4, 8, 1, "values of a map of type prog_array have 4 bytes, not 8"),
+        ("RINGBUF", 0, 20, 4096, "has neither keys nor values, here they have 0 and 20 bytes"),
+        ("LPM_TRIE", 8, 4, 1, "a map of type lpm_trie wants the flag BPF_F_NO_PREALLOC"),
+        ("HASH", 4, 4, 0, r"hash cannot have 0 entries \(EINVAL\).*: --map-size made=N"),
+        ("STACK_TRACE", 4, 8, 0, r"stack_trace cannot have 0 entries"),
+    ):
+        with pytest.raises(BpfError, match=f"create map made: .*{words}"):
+            bpf_map.create(
+                getattr(uapi, f"BPF_MAP_TYPE_{kind}"),
+                key_size=key,
+                value_size=value,
+                max_entries=entries,
+                name="made",
+            )
 
 
 def test_the_line_of_the_source_and_no_registers(monkeypatch: pytest.MonkeyPatch) -> None:
