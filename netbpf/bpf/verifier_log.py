@@ -8,7 +8,8 @@ import re
 _SOURCE = re.compile(r"^; .*")
 _INSTRUCTION = re.compile(r"^\d+: \([0-9a-f]{2}\) ")
 _STATE = re.compile(
-    r"^(\d+: )?(R\d+(_[rw]+)?=|frame\d+: |caller:|callee:|from \d+ to \d+|last_idx |regs=|parent )"
+    r"^(\d+: )?(R\d+(_[rw]+)?=|frame\d+: |caller:|callee:|from \d+ to \d+|last_idx |regs=|parent "
+    r"|(cur|old) state: )"
 )
 _SUMMARY = re.compile(
     r"^(processed \d+ insns|verification time|stack depth|mark_precise|Validating |func#\d+)"

@@ -55,6 +55,20 @@ def test_words_and_source_line() -> None:
     )
 
 
+def test_states_are_registers_too() -> None:
+    log = """\
+; while (i < 10) i = skb->len; @ bad.c:6
+7: (c6) if w2 s< 0xa goto pc-3
+infinite loop detected at insn 7
+cur state: R1=scalar(smin=0,smax=umax=0xffffffff) R10=fp0 fp-8=mmmm????
+old state: R1=scalar(smin=0,smax=umax=0xffffffff) R10=fp0 fp-8=mmmm????
+processed 21 insns (limit 1000000) max_states_per_insn 0 total_states 2 peak_states 2 mark_read 0
+"""
+    assert excerpt(log) == (
+        "infinite loop detected at insn 7 (at while (i < 10) i = skb->len; @ bad.c:6)"
+    )
+
+
 def test_log_without_source() -> None:
     assert excerpt("0: (95) exit\nR0 !read_ok\nprocessed 1 insns (limit 1000000)") == "R0 !read_ok"
 
