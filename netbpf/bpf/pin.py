@@ -57,8 +57,10 @@ def check(path: str) -> str:
         raise BpfError(operation, errno.ENOTDIR, f"{existing} is not a folder", code="invalid")
     if os.path.lexists(path):
         raise _refused(operation, errno.EEXIST, path)
-    if not is_bpffs(existing) or "." in path[len(existing) :]:
+    if not is_bpffs(existing):
         raise _refused(operation, errno.EPERM, path)
+    if "." in path[len(existing) :]:
+        raise _dotted(operation)
     if len(os.fsencode(os.path.basename(path))) > _NAME_MAX:
         raise _refused(operation, errno.ENAMETOOLONG, path)
     check_writable(existing)
@@ -86,11 +88,17 @@ def _refused(operation: str, number: int, path: str) -> BpfError:
     elif number == errno.ENOENT:
         reason, hint = f"there is no folder {folder}", f"mkdir -p {folder}"
     elif number == errno.EPERM and "." in os.path.basename(path):
-        reason, code = "a name on a bpffs cannot contain a dot", "invalid_name"
+        return _dotted(operation)
     elif number == errno.EPERM:
         reason, code = f"no part of {folder} is on a bpffs", "not_bpffs"
         hint = f"pin below {MOUNT}"
     return BpfError(operation, number, reason, hint=hint, code=code)
+
+
+def _dotted(operation: str) -> BpfError:
+    # kernel/bpf/inode.c: bpf_lookup
+    reason = "a name on a bpffs cannot contain a dot"
+    return BpfError(operation, errno.EPERM, reason, code="invalid_name")
 
 
 def make_folder(folder: str) -> list[str]:

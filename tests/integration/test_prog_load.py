@@ -258,6 +258,8 @@ def test_folders_that_cannot_hold_pins(bpffs: Path, tmp_path: Path) -> None:
     for folder, code in (
         (tmp_path, "not_bpffs"),
         (tmp_path / "new", "not_bpffs"),
+        (bpffs / "a.b", "invalid_name"),
+        (bpffs / "a.b" / "c", "invalid_name"),
         (bpffs / "pin", "invalid"),
         (bpffs / "pin" / "below", "invalid"),
     ):
