@@ -172,20 +172,28 @@ class Object(Closing):
         """Give a map another size before it is created.
 
         :raises ObjectFileError: there is no such map.
+        :raises ValueError: it holds variables or a struct of programs, which are one entry.
         """
         self._before_load("resize a map")
         spec = self.spec.map(name)
+        if spec.contents is not None or spec.struct_ops is not None:
+            raise ValueError(f"resize map {spec.name}: what it holds is one entry, and stays one")
         self._specs[spec.name] = replace(self._specs[spec.name], max_entries=max_entries)
 
     def reuse_map(self, name: str, existing: Map) -> None:
         """Use a map that exists instead of a new one; ``existing`` stays the caller's.
+
+        A map to which the file gives no size takes that of ``existing``.
 
         :raises ObjectFileError: there is no such map.
         :raises ConflictError: the other map is of another type or size.
         """
         self._before_load("reuse a map")
         spec = self._specs[self.spec.map(name).name]
+        if not maps.entries(spec):
+            spec = replace(spec, max_entries=existing.info().max_entries)
         maps.check_reuse(spec, existing)
+        self._specs[spec.name] = spec
         if spec.name in self._reused:
             self._reused.pop(spec.name).close()
         self._reused[spec.name] = Map.from_fd(existing.fileno())

@@ -182,6 +182,27 @@ def test_maps_resized_reused_and_refused() -> None:
         assert first.maps["counters"].lookup(struct.pack("=I", 1)) == struct.pack("=Q", 1)
 
 
+def test_a_map_without_a_size_takes_that_of_the_map_it_is() -> None:
+    text = """
+    struct { __uint(type, BPF_MAP_TYPE_HASH); __type(key, __u32); __type(value, __u64); } open
+        SEC(".maps");
+    int counter = 1;
+    SEC("tc") int uses(void *c) { return counter + !bpf_map_lookup_elem(&open, &counter); }
+    """
+    with loader.open(build(text)) as first, loader.open(build(text)) as second:
+        with pytest.raises(BpfError, match=r"hash cannot have 0 entries .*--map-size open=N"):
+            first.load()
+        with pytest.raises(ValueError, match=r"resize map made.data: what it holds is one entry"):
+            first.resize(".data", 2)
+        first.resize("open", 5)
+        first.load()
+        second.reuse_map("open", first.maps["open"])
+        second.load()
+        assert second.maps["open"].id == first.maps["open"].id
+        with pytest.raises(ConflictError, match="its type is hash, not array"):
+            loader.open(build(text)).reuse_map("open", first.maps["made.data"])
+
+
 def test_a_map_pinned_by_name_is_shared(bpffs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = """
     struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __type(key, __u32);
