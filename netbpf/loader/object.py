@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from netbpf.btf.values import Values
     from netbpf.loader.arena import Arena
     from netbpf.loader.arena_image import Image
+    from netbpf.loader.variables import Found
 
 # libbpf's default for maps that are pinned by name.
 PIN_ROOT = "/sys/fs/bpf"
@@ -98,16 +99,18 @@ class Object(Closing):
             another kind.
         """
         with self._own_errors():
-            spec, type_id, offset, values = self._find(name)
-            if self._loaded and maps.constant(spec):
+            found = self._find(name)
+            if self._loaded and maps.constant(found.map):
                 raise ValueError(f"{name} is constant once the object is loaded")
-            if spec.section == KCONFIG:
+            if found.map.section == KCONFIG:
                 from netbpf.btf.values import split
 
                 self._given.add(split(name)[0])
-            data = bytearray(self.read_data(spec.name, offset, values.size(type_id)))
-            values.write(data, 0, type_id, value, name)
-            self.write_data(spec.name, offset, bytes(data))
+            data = bytearray(self.read_data(found.map.name, found.offset, found.size))
+            if found.bits:
+                name, value = name.removesuffix(f".{found.bits}"), {found.bits: value}
+            found.values.write(data, 0, found.type_id, value, name)
+            self.write_data(found.map.name, found.offset, bytes(data))
 
     def get(self, name: str) -> Any:
         """The value of a global variable: as it will be loaded, or as it is now.
@@ -115,9 +118,10 @@ class Object(Closing):
         :raises NotFoundError: there is no such variable.
         """
         with self._own_errors():
-            spec, type_id, offset, values = self._find(name)
-            data = self.read_data(spec.name, offset, values.size(type_id))
-            return values.read(data, 0, type_id)
+            found = self._find(name)
+            data = self.read_data(found.map.name, found.offset, found.size)
+            value = found.values.read(data, 0, found.type_id)
+            return value[found.bits] if found.bits else value
 
     def read_data(self, name: str, offset: int = 0, size: int | None = None) -> bytes:
         """The bytes of a data section, by its map: as they will be loaded, or as they are now.
@@ -292,7 +296,7 @@ class Object(Closing):
     def _own_errors(self) -> Blaming:
         return Blaming(self.spec.path)
 
-    def _find(self, path: str) -> tuple[MapSpec, int, int, Values]:
+    def _find(self, path: str) -> Found:
         from netbpf.loader import variables
 
         return variables.find(self.spec, self._specs.values(), path)

@@ -6,6 +6,7 @@ from netbpf.btf import types as t
 from netbpf.btf.values import Values, split
 from netbpf.elf.spec import MapSpec, ObjectSpec
 from netbpf.errors import NotFoundError
+from netbpf.records import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,8 +29,27 @@ def known(spec: ObjectSpec, maps: Iterable[MapSpec]) -> dict[str, tuple[MapSpec,
     return found
 
 
-def find(spec: ObjectSpec, maps: Iterable[MapSpec], path: str) -> tuple[MapSpec, int, int, Values]:
-    """The map, the type and the offset of ``variable.member[1]``, and how to read such values.
+@record(slots=True, frozen=True)
+class Found:
+    """Where a variable or a piece of it lies: a map, the type and the offset in it.
+
+    A bit field has no place of its own: it is the member ``bits`` of what lies there.
+    """
+
+    map: MapSpec
+    type_id: int
+    offset: int
+    values: Values
+    bits: str = ""
+
+    @property
+    def size(self) -> int:
+        """Its size in bytes."""
+        return self.values.size(self.type_id)
+
+
+def find(spec: ObjectSpec, maps: Iterable[MapSpec], path: str) -> Found:
+    """Where ``variable.member[1]`` lies, and how to read such values.
 
     :raises NotFoundError: there is no such variable. :raises ValueError: it has no such member.
     """
@@ -49,5 +69,9 @@ def find(spec: ObjectSpec, maps: Iterable[MapSpec], path: str) -> tuple[MapSpec,
         raise NotFoundError("variable", name, where=f"in {spec.path}", hint=hint)
     values = Values(spec.btf)
     found, type_id, offset = variables[name]
+    if steps and isinstance(steps[-1], str):
+        inner, at = values.step(type_id, steps[:-1], name)
+        if values.bit_field(inner, steps[-1]):
+            return Found(found, inner, offset + at, values, steps[-1])
     inner, at = values.step(type_id, steps, name)
-    return found, inner, offset + at, values
+    return Found(found, inner, offset + at, values)
