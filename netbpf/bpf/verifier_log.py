@@ -13,6 +13,8 @@ _STATE = re.compile(
 )
 _SUMMARY = re.compile(
     r"^(processed \d+ insns|verification time|stack depth|mark_precise|Validating |func#\d+)"
+    # Of the functions that are verified apart (kernel/bpf/verifier.c: check_func_call).
+    r"|^Func#\d+ \('[^']*'\) is (global and assumed valid|safe for any args)"
 )
 # A report that newer kernels put behind it (seen on Linux 7.3) tells the same at length.
 _REPORT = re.compile(r"^Verification failed: (.*)", re.MULTILINE)

@@ -76,3 +76,14 @@ def test_log_without_source() -> None:
 def test_log_without_words() -> None:
     assert excerpt("processed 1 insns (limit 1000000)") == "processed 1 insns (limit 1000000)"
     assert excerpt("") == ""
+
+
+def test_functions_that_are_well_are_no_words() -> None:
+    log = """\
+; return of(1) + other(&here); @ bad.c:6
+Func#1 ('of') is global and assumed valid.
+R1 type=fp expected=ctx
+Caller passes invalid args into func#2 ('other')
+processed 21 insns (limit 1000000) max_states_per_insn 0 total_states 2 peak_states 2 mark_read 0
+"""
+    assert excerpt(log).startswith("R1 type=fp expected=ctx; Caller passes")
