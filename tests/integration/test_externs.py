@@ -211,7 +211,7 @@ def test_values_set_by_hand() -> None:
         ("_Bool LINUX_NO_SUCH __kconfig;", "LINUX_NO_SUCH is no value"),
         ("_Bool NO_SUCH __kconfig __weak;", "NO_SUCH is no value"),
         ("int CONFIG_NET __kconfig;", "CONFIG_NET is y here: it has to be a bool, a tristate"),
-        ("_Bool CONFIG_HZ __kconfig;", "CONFIG_HZ is [0-9]+ here, which its 1 bytes cannot hold"),
+        ("_Bool CONFIG_HZ __kconfig;", "CONFIG_HZ is [0-9]+ here, which a bool cannot hold"),
         ("int CONFIG_CC_VERSION_TEXT __kconfig;", "it has to be an array of char"),
         ("char CONFIG_HZ[8] __kconfig;", "it has to be an integer, a char or a bool"),
     ],
