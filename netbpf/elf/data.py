@@ -44,17 +44,16 @@ def plain(name: str, others: str) -> str:
     return "".join(c if (c.isascii() and c.isalnum()) or c in others else "_" for c in name)
 
 
-def kernel_name(object_name: str, section: str) -> str:
-    """What the map of a data section is called in the kernel, as libbpf calls it.
+def map_name(object_name: str, section: str) -> str:
+    """What the map of a data section is called, as libbpf calls it.
 
-    ``.rodata`` of ``filter.o`` is ``filter.rodata``; ``.data.custom`` stays as it is.
+    ``.rodata`` of ``filter.o`` is ``filter.rodata``; ``.data.custom`` stays as it is, also where it
+    has more characters than the kernel takes, and others.
     """
-    room = BPF_OBJ_NAME_LEN - 1
     if "." in section[1:]:
-        name = section[:room]
-    else:
-        # Seven characters are kept for the section even where it has less, and more if it has.
-        name = object_name[: room - max(len(section), 7)] + section
+        return section
+    # Seven characters are kept for the section even where it has less, and more if it has.
+    name = object_name[: BPF_OBJ_NAME_LEN - 1 - max(len(section), 7)] + section
     return plain(name, "_.")
 
 
@@ -70,11 +69,8 @@ def data_maps(elf: ElfFile, btf: Btf | None, object_name: str) -> list[MapSpec]:
             raise elf.error(f"{section.size} bytes are too many", section=section.name)
         if section.name in taken:
             raise elf.error("there are two sections of this name", section=section.name)
-        name = kernel_name(object_name, section.name)
-        if name in taken:
-            # Equal only in the kernel's fifteen characters.
-            name = section.name
-        taken |= {name, section.name}
+        name = map_name(object_name, section.name)
+        taken.add(section.name)
         maps.append(
             _array(
                 name,
@@ -95,7 +91,7 @@ def kconfig_map(btf: Btf | None, externs: Sequence[Extern], object_name: str) ->
         return []
     return [
         _array(
-            kernel_name(object_name, KCONFIG),
+            map_name(object_name, KCONFIG),
             KCONFIG,
             bytes(max(e.offset + e.size for e in values)),
             flags=uapi.BPF_F_RDONLY_PROG,

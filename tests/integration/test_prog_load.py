@@ -322,6 +322,22 @@ SEC("tc") int uses(void *c) { __u32 k = 0; return !bpf_map_lookup_elem(&NAME, &k
 """
 
 
+def test_pins_of_long_sections_are_those_of_bpftool(bpffs: Path) -> None:
+    file = build(
+        'int a SEC(".data.a_long_section_name") = 1; int b SEC(".data.a_long_section-other") = 2;\n'
+        'SEC("tc") int uses(void *c) { return a + b; }'
+    )
+    made = ok("prog", "load", file, "--pin", bpffs / "ours")["object"]
+    bpftool("prog", "loadall", file, bpffs / "peer", "pinmaps", bpffs / "peer")
+    assert listed(bpffs / "ours") == listed(bpffs / "peer")
+    assert "_data_a_long_section-other" in listed(bpffs / "ours")
+    names = [m["name"] for m in made["maps"]]
+    assert names == [".data.a_long_section_name", ".data.a_long_section-other"]
+    assert {bpftool("map", "show", "id", m["id"])["name"] for m in made["maps"]} == {
+        ".data.a_long_se"
+    }
+
+
 def test_a_map_pinned_by_name_keeps_its_pin(bpffs: Path) -> None:
     name = f"nbt_{os.getpid()}"
     place = Path(bpffs_room.lasting().path) / name
