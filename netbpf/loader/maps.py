@@ -163,9 +163,13 @@ def write(found: Map, spec: MapSpec, offset: int, data: bytes) -> None:
     if spec.flags & uapi.BPF_F_MMAPABLE:
         import mmap
 
-        with mmap.mmap(found.fileno(), spec.value_size) as view:
-            view[offset : offset + len(data)] = data
-        return
+        try:
+            with mmap.mmap(found.fileno(), spec.value_size) as view:
+                view[offset : offset + len(data)] = data
+            return
+        except OSError:
+            # One with locks or timers in its values cannot (kernel/bpf/syscall.c: bpf_map_mmap).
+            pass
     value = bytearray(read(found, spec))
     value[offset : offset + len(data)] = data
     found.update(bytes(4), bytes(value))

@@ -182,6 +182,27 @@ def test_maps_resized_reused_and_refused() -> None:
         assert first.maps["counters"].lookup(struct.pack("=I", 1)) == struct.pack("=Q", 1)
 
 
+def test_a_variable_beside_a_lock() -> None:
+    """The kernel maps no such value into memory, so it is written by the map's own call."""
+    text = """
+    struct { struct bpf_spin_lock lock; int counter; } held SEC(".data.held");
+    SEC("tc") int uses(void *c)
+    {
+        bpf_spin_lock(&held.lock);
+        int now = ++held.counter;
+        bpf_spin_unlock(&held.lock);
+        return now;
+    }
+    """
+    with loader.open(build(text)) as obj:
+        obj.set("held.counter", 3)
+        obj.load()
+        assert obj.programs["uses"].test_run(PACKET).retval == 4
+        obj.set("held.counter", 10)
+        assert obj.programs["uses"].test_run(PACKET).retval == 11
+        assert obj.get("held.counter") == 11
+
+
 def test_a_map_without_a_size_takes_that_of_the_map_it_is() -> None:
     text = """
     struct { __uint(type, BPF_MAP_TYPE_HASH); __type(key, __u32); __type(value, __u64); } open
