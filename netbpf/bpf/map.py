@@ -7,7 +7,6 @@ import errno
 from netbpf.bpf import syscall, uapi
 from netbpf.bpf.fd import FD
 from netbpf.bpf.kobject import KernelObject, refused
-from netbpf.errors import BpfError
 from netbpf.records import cached_property, record
 
 TYPE_CHECKING = False

@@ -238,3 +238,14 @@ def meaning(section: str) -> SectionMeaning:
 def names() -> list[str]:
     """All names of the table, for an error that lists them and for tests."""
     return [pattern for pattern, *_ in _TABLE]
+
+
+def nearest(section: str) -> str | None:
+    """The name of the table that is most like one which says nothing, None where none is."""
+    from difflib import get_close_matches
+
+    wanted = section.removeprefix("?")
+    for name in (wanted, wanted.partition("/")[0]):
+        if found := get_close_matches(name, list(_entries()), n=1, cutoff=0.8):
+            return found[0]
+    return None

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from typing import Any
 
-    from netbpf.btf.values import Values
     from netbpf.loader.arena import Arena
     from netbpf.loader.arena_image import Image
     from netbpf.loader.variables import Found
@@ -107,9 +106,7 @@ class Object(Closing):
 
                 self._given.add(split(name)[0])
             data = bytearray(self.read_data(found.map.name, found.offset, found.size))
-            if found.bits:
-                name, value = name.removesuffix(f".{found.bits}"), {found.bits: value}
-            found.values.write(data, 0, found.type_id, value, name)
+            found.write(data, value, name)
             self.write_data(found.map.name, found.offset, bytes(data))
 
     def get(self, name: str) -> Any:
@@ -119,9 +116,7 @@ class Object(Closing):
         """
         with self._own_errors():
             found = self._find(name)
-            data = self.read_data(found.map.name, found.offset, found.size)
-            value = found.values.read(data, 0, found.type_id)
-            return value[found.bits] if found.bits else value
+            return found.read(self.read_data(found.map.name, found.offset, found.size))
 
     def read_data(self, name: str, offset: int = 0, size: int | None = None) -> bytes:
         """The bytes of a data section, by its map: as they will be loaded, or as they are now.

@@ -11,6 +11,7 @@ from netbpf.records import record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Any
 
 
 def known(spec: ObjectSpec, maps: Iterable[MapSpec]) -> dict[str, tuple[MapSpec, int, int]]:
@@ -46,6 +47,20 @@ class Found:
     def size(self) -> int:
         """Its size in bytes."""
         return self.values.size(self.type_id)
+
+    def read(self, data: bytes) -> Any:
+        """The value in the bytes that lie there."""
+        value = self.values.read(data, 0, self.type_id)
+        return value[self.bits] if self.bits else value
+
+    def write(self, data: bytearray, value: Any, name: str) -> None:
+        """Put ``value`` into the bytes that lie there; ``name`` is what it is called.
+
+        :raises TypeError: a value of another kind. :raises ValueError: it does not fit.
+        """
+        if self.bits:
+            name, value = name.removesuffix(f".{self.bits}"), {self.bits: value}
+        self.values.write(data, 0, self.type_id, value, name)
 
 
 def find(spec: ObjectSpec, maps: Iterable[MapSpec], path: str) -> Found:

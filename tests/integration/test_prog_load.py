@@ -322,6 +322,31 @@ SEC("tc") int uses(void *c) { __u32 k = 0; return !bpf_map_lookup_elem(&NAME, &k
 """
 
 
+def test_nothing_to_load_is_said(bpffs: Path) -> None:
+    optional = build('SEC("?tc") int waits(void *c) { return 0; }', name="optional")
+    empty = build("int helper(int a) { return a; }", name="empty")
+    for file, words, hint in (
+        (optional, "nothing to load: the ? before its section's name leaves out waits", ":waits"),
+        (empty, "neither programs nor maps to load", 'SEC("tc")'),
+    ):
+        for more in ([], ["--dry-run"]):
+            result = netbpf("--json", "prog", "load", file, "--pin", bpffs / "x", *more)
+            assert (result.status, result.error["code"]) == (1, "object_file")
+            assert words in result.error["message"] and hint in result.error["hint"]
+        # In Python it is no mistake, as with libbpf.
+        with loader.open(file) as obj:
+            obj.load()
+            assert (obj.loaded, obj.programs) == (True, {})
+    assert bare(bpffs) == []
+
+
+def test_a_section_that_says_nothing_is_told_the_one_most_like_it() -> None:
+    for section, hint in (("xdp/foo", "xdp"), ("clasifier", "classifier"), ("prog", "tc")):
+        file = build(f'SEC("{section}") int runs(void *c) {{ return 0; }}')
+        result = netbpf("--json", "prog", "load", file)
+        assert f'write SEC("{hint}")' in result.error["hint"]
+
+
 def test_pins_of_long_sections_are_those_of_bpftool(bpffs: Path) -> None:
     file = build(
         'int a SEC(".data.a_long_section_name") = 1; int b SEC(".data.a_long_section-other") = 2;\n'
