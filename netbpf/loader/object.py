@@ -308,9 +308,12 @@ class Object(Closing):
     ) -> core.Fitted:
         reached = [f for program in chosen for f in relocate.functions(self.spec, program)]
         functions = core.concerned(self.spec, reached)
-        if not functions:
-            return core.Fitted({}, {})
         types = kernel_types.running if path is None else lambda: kernel_types.read(path)
+        if not functions:
+            if path is not None:
+                # A wrong file is told of, also where nothing is looked up in it.
+                types()
+            return core.Fitted({}, {})
         return core.fit(self.spec, functions, types)
 
     def _create_maps(self, btf_fd: int, found: wanted.Wanted, opened: wanted.Open) -> None:
