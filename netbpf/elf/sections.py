@@ -248,4 +248,5 @@ def nearest(section: str) -> str | None:
     for name in (wanted, wanted.partition("/")[0]):
         if found := get_close_matches(name, list(_entries()), n=1, cutoff=0.8):
             return found[0]
-    return None
+    begins = [n for n in _entries() if wanted.startswith(n) and not wanted[len(n)].isalpha()]
+    return max(begins, key=len, default=None)

@@ -341,7 +341,12 @@ def test_nothing_to_load_is_said(bpffs: Path) -> None:
 
 
 def test_a_section_that_says_nothing_is_told_the_one_most_like_it() -> None:
-    for section, hint in (("xdp/foo", "xdp"), ("clasifier", "classifier"), ("prog", "tc")):
+    for section, hint in (
+        ("xdp/foo", "xdp"),
+        ("clasifier", "classifier"),
+        ("xdp_sock", "xdp"),
+        ("prog", "tc"),
+    ):
         file = build(f'SEC("{section}") int runs(void *c) {{ return 0; }}')
         result = netbpf("--json", "prog", "load", file)
         assert f'write SEC("{hint}")' in result.error["hint"]
