@@ -246,7 +246,7 @@ def nearest(section: str) -> str | None:
 
     wanted = section.removeprefix("?")
     for name in (wanted, wanted.partition("/")[0]):
-        if found := get_close_matches(name, list(_entries()), n=1, cutoff=0.8):
+        if found := get_close_matches(name, list(_ENTRIES), n=1, cutoff=0.8):
             return found[0]
-    begins = [n for n in _entries() if wanted.startswith(n) and not wanted[len(n)].isalpha()]
+    begins = [n for n in _ENTRIES if wanted.startswith(n) and not wanted[len(n)].isalpha()]
     return max(begins, key=len, default=None)
