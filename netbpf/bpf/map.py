@@ -37,6 +37,7 @@ class MapInfo:
     btf_id: int
     btf_key_type_id: int
     btf_value_type_id: int
+    map_extra: int
 
     @property
     def type_name(self) -> str:
@@ -74,6 +75,7 @@ class Map(KernelObject):
             btf_id=raw.btf_id,
             btf_key_type_id=raw.btf_key_type_id,
             btf_value_type_id=raw.btf_value_type_id,
+            map_extra=raw.map_extra,
         )
 
     @cached_property

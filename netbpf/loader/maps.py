@@ -39,6 +39,9 @@ _NO_BTF = frozenset(
         uapi.BPF_MAP_TYPE_ARENA,
     }
 )
+# What two maps that are used alike have in common.
+_SHAPE = ("type", "key size", "value size", "max_entries")
+_DEVMAPS = (uapi.BPF_MAP_TYPE_DEVMAP, uapi.BPF_MAP_TYPE_DEVMAP_HASH)
 _RINGBUFS = (uapi.BPF_MAP_TYPE_RINGBUF, uapi.BPF_MAP_TYPE_USER_RINGBUF)
 
 
@@ -121,18 +124,43 @@ def check_reuse(spec: MapSpec, found: Map) -> None:
 
     :raises ConflictError: it is another kind of map.
     """
+    if difference := _difference(spec, found, _SHAPE):
+        word, ours, theirs = difference
+        raise ConflictError(
+            f"map {spec.name} cannot be map {found.id}: its {word} is {ours}, not {theirs}"
+        )
+
+
+def check_pinned(spec: MapSpec, found: Map, path: str) -> None:
+    """Whether the map pinned at ``path`` is the one that ``spec`` defines, as libbpf asks it.
+
+    :raises ConflictError: it is another.
+    """
+    if difference := _difference(spec, found, (*_SHAPE, "flags", "map_extra")):
+        word, ours, theirs = difference
+        raise ConflictError(
+            f"use the map pinned at {path} as map {spec.name}: {word} {theirs} there, {ours} here",
+            hint=f"remove that pin, or name another map: --map {spec.name}=PIN",
+        )
+
+
+def _difference(
+    spec: MapSpec, found: Map, words: Collection[str]
+) -> tuple[str, object, object] | None:
     info = found.info()
-    wanted = replace(spec, max_entries=entries(spec))
+    # The kernel adds it to what it tells of a device map (kernel/bpf/devmap.c: dev_map_alloc).
+    added = uapi.BPF_F_RDONLY_PROG if spec.type in _DEVMAPS else 0
     for word, ours, theirs in (
-        ("type", wanted.type_name, info.type_name),
-        ("key size", wanted.key_size, info.key_size),
-        ("value size", wanted.value_size, info.value_size),
-        ("max_entries", wanted.max_entries, info.max_entries),
+        ("type", spec.type_name, info.type_name),
+        ("key size", spec.key_size, info.key_size),
+        ("value size", spec.value_size, info.value_size),
+        ("max_entries", entries(spec), info.max_entries),
+        ("flags", hex(spec.flags | added), hex(info.flags | added)),
+        ("map_extra", hex(spec.map_extra), hex(info.map_extra)),
     ):
-        if ours != theirs:
-            raise ConflictError(
-                f"map {spec.name} cannot be map {info.id}: its {word} is {ours}, not {theirs}"
-            )
+        if word in words and ours != theirs:
+            return word, ours, theirs
+    return None
 
 
 def fill(found: Map, spec: MapSpec, contents: bytes) -> None:

@@ -363,7 +363,7 @@ class Object(Closing):
                 raise
             return made
         try:
-            maps.check_reuse(spec, found)
+            maps.check_pinned(spec, found, path)
         except NetbpfError:
             found.close()
             raise

@@ -249,6 +249,31 @@ def test_a_map_pinned_by_name_is_shared(bpffs: Path, monkeypatch: pytest.MonkeyP
         assert shared.lookup(bytes(4)) == struct.pack("=Q", 2)
 
 
+def test_a_map_pinned_by_name_that_is_another(bpffs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """libbpf compares flags too (map_is_reuse_compat), of device maps but what the kernel adds."""
+    text = """
+    struct { __uint(type, BPF_MAP_TYPE_%s); __uint(max_entries, 1); __type(key, __u32);
+             __type(value, __u32); __uint(map_flags, %s); __uint(pinning, LIBBPF_PIN_BY_NAME); }
+        shared SEC(".maps");
+    SEC("xdp") int uses(void *c) { return 1; }
+    """
+    monkeypatch.setattr("netbpf.loader.object.PIN_ROOT", str(bpffs))
+    first, other = (build(text % ("HASH", flags)) for flags in ("0", "BPF_F_NO_PREALLOC"))
+    with loader.open(first) as obj:
+        obj.load()
+    for file, words in (
+        (other, r"flags 0x0 there, 0x1 here: remove that pin, .*--map shared=PIN"),
+        (build(text % ("ARRAY", "0")), "type hash there, array here"),
+    ):
+        with loader.open(file) as obj, pytest.raises(ConflictError, match=words):
+            obj.load()
+    (bpffs / "shared").unlink()
+    for _ in range(2):
+        with loader.open(build(text % ("DEVMAP", "0"))) as obj:
+            obj.load()
+            assert obj.maps["shared"].info().flags == uapi.BPF_F_RDONLY_PROG
+
+
 def test_a_refused_program_leaves_nothing() -> None:
     text = """
     int counter;
