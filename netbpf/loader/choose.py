@@ -46,6 +46,19 @@ def programs(
     return [p for p in spec.programs if p.name in wanted]
 
 
+def nothing(spec: ObjectSpec) -> ObjectFileError:
+    """The error of an object of which a command would load nothing."""
+    names = ", ".join(p.name for p in spec.programs)
+    if not names:
+        hint = 'a program is a function in a section of its own: SEC("tc")'
+        return ObjectFileError(spec.path, "neither programs nor maps to load", hint=hint)
+    return ObjectFileError(
+        spec.path,
+        f"nothing to load: the ? before its section's name leaves out {names}",
+        hint=f"where one is attached it can be named: {spec.path}:{spec.programs[0].name}",
+    )
+
+
 def _loads(program: ProgramSpec, made: Collection[MapSpec]) -> bool:
     # A program that a struct is made of goes with it, whatever its own section's name says.
     uses = [struct for struct in made if program.name in _members(struct)]

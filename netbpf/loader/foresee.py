@@ -6,8 +6,7 @@ import os
 from types import MappingProxyType
 
 from netbpf.bpf.prog import Program
-from netbpf.elf.spec import MapSpec, ObjectSpec, ProgramSpec
-from netbpf.errors import ObjectFileError
+from netbpf.elf.spec import MapSpec, ProgramSpec
 from netbpf.loader import choose
 from netbpf.loader.object import Object
 from netbpf.records import record
@@ -39,20 +38,8 @@ def chosen(obj: Object) -> Foreseen:
     shared = (m.name for m in maps if m.pinned_by_name and m.name not in obj._reused)
     programs = choose.programs(obj.spec, (), obj._specs)
     if not programs and not maps:
-        raise _nothing(obj.spec)
+        raise choose.nothing(obj.spec)
     return Foreseen(programs, maps, frozenset(shared))
-
-
-def _nothing(spec: ObjectSpec) -> ObjectFileError:
-    names = ", ".join(p.name for p in spec.programs)
-    if not names:
-        hint = 'a program is a function in a section of its own: SEC("tc")'
-        return ObjectFileError(spec.path, "neither programs nor maps to load", hint=hint)
-    return ObjectFileError(
-        spec.path,
-        f"nothing to load: the ? before its section's name leaves out {names}",
-        hint=f"where one is attached it can be named: {spec.path}:{spec.programs[0].name}",
-    )
 
 
 def foresee(
