@@ -14,9 +14,10 @@ _ELSEWHERE = frozenset({"kptr", "kptr_untrusted", "percpu", "percpu_kptr", "rcu"
 def pointed(btf: Btf, roots: Iterable[int]) -> list[int]:
     """What is behind the pointers in values of the types ``roots``, by rising id.
 
-    BTF does not tell pointers into an arena from others, but for those that are marked.
+    BTF does not tell pointers into an arena from others, but for those that are marked. A struct
+    without a name is given by way of its typedef, after which it is called.
     """
-    found: set[int] = set()
+    found: dict[int, int] = {}
     pending = list(roots)
     seen = set(pending)
     while pending:
@@ -27,14 +28,14 @@ def pointed(btf: Btf, roots: Iterable[int]) -> list[int]:
                 below = [type_id] if not _elsewhere(btf, type_id) else []
                 target, kind = btf.resolve(type_id)
                 if below and isinstance(kind, t.Struct | t.Union):
-                    found.add(target)
+                    found[target] = max(type_id, found.get(target, 0))
             case t.Typedef() | t.Qualifier() | t.TypeTag() | t.Array() as kind:
                 below = [kind.type_id]
             case _:
                 below = []
         pending += [i for i in below if i not in seen]
         seen.update(below)
-    return sorted(found)
+    return sorted(found.values())
 
 
 def _elsewhere(btf: Btf, type_id: int) -> bool:
