@@ -11,14 +11,16 @@ from netbpf.bpf import uapi
 from netbpf.bpf.map import Map
 from netbpf.elf.externs import KCONFIG
 from netbpf.elf.spec import MapSpec, ObjectSpec
-from netbpf.errors import BpfError, ConflictError
+from netbpf.errors import BpfError, ConflictError, NetbpfError, NotFoundError
 from netbpf.loader import log
 from netbpf.records import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Collection, Mapping
 
+# libbpf's default for maps that are pinned by name.
+PIN_ROOT = "/sys/fs/bpf"
 # Maps whose keys and values the kernel refuses to be described by BTF (kernel/bpf/syscall.c:
 # map_check_btf, and the map_check_btf of the types).
 _NO_BTF = frozenset(
@@ -129,6 +131,32 @@ def check_reuse(spec: MapSpec, found: Map) -> None:
         raise ConflictError(
             f"map {spec.name} cannot be map {found.id}: its {word} is {ours}, not {theirs}"
         )
+
+
+def pinned(spec: MapSpec, btf_fd: int, fill_new: Callable[[Map, MapSpec], None]) -> Map:
+    """The one map for all objects that define it (LIBBPF_PIN_BY_NAME), made where none is yet.
+
+    :param fill_new: gives a new one its contents, before others can find it.
+    :raises ConflictError: what is pinned there is another map. :raises BpfError: refused.
+    """
+    path = os.path.join(PIN_ROOT, spec.name)
+    try:
+        found = Map.from_pin(path)
+    except NotFoundError:
+        made = create(spec, btf_fd)
+        try:
+            fill_new(made, spec)
+            made.pin(path)
+        except NetbpfError:
+            made.close()
+            raise
+        return made
+    try:
+        check_pinned(spec, found, path)
+    except NetbpfError:
+        found.close()
+        raise
+    return found
 
 
 def check_pinned(spec: MapSpec, found: Map, path: str) -> None:

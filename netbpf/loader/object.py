@@ -13,7 +13,7 @@ from netbpf.closing import Closing, Several
 from netbpf.elf.externs import KCONFIG
 from netbpf.elf.object import Blaming, open_object
 from netbpf.elf.spec import MapSpec, ObjectSpec, ProgramSpec
-from netbpf.errors import NetbpfError, NotFoundError, ObjectFileError, VerifierError
+from netbpf.errors import ObjectFileError, VerifierError
 from netbpf.loader import btf as kernel_btf
 from netbpf.loader import choose, core, kernel_types, maps, programs, relocate, wanted
 from netbpf.records import replace
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from netbpf.loader.arena import Arena
     from netbpf.loader.arena_image import Image
     from netbpf.loader.variables import Found
-
-# libbpf's default for maps that are pinned by name.
-PIN_ROOT = "/sys/fs/bpf"
 
 
 class Object(Closing):
@@ -325,7 +322,7 @@ class Object(Closing):
             if name in self._reused:
                 made = self._made.add(Map.from_fd(self._reused[name].fileno()))
             elif spec.pinned_by_name:
-                made = self._made.add(self._pinned(spec, btf_fd))
+                made = self._made.add(maps.pinned(spec, btf_fd, self._fill_new))
             else:
                 made = self._made.add(maps.create(spec, btf_fd))
                 self._fill_new(made, spec)
@@ -347,27 +344,6 @@ class Object(Closing):
         if self._arena is None:
             self._arena = self._made.add(Image(self.spec, made, new=new))
         return self._arena
-
-    def _pinned(self, spec: MapSpec, btf_fd: int) -> Map:
-        # LIBBPF_PIN_BY_NAME: one map for all objects that define it.
-        path = os.path.join(PIN_ROOT, spec.name)
-        try:
-            found = Map.from_pin(path)
-        except NotFoundError:
-            made = maps.create(spec, btf_fd)
-            try:
-                self._fill_new(made, spec)
-                made.pin(path)
-            except NetbpfError:
-                made.close()
-                raise
-            return made
-        try:
-            maps.check_pinned(spec, found, path)
-        except NetbpfError:
-            found.close()
-            raise
-        return found
 
     def _load_program(
         self,

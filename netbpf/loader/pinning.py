@@ -9,7 +9,8 @@ from netbpf.bpf.map import Map
 from netbpf.elf.spec import MapSpec
 from netbpf.errors import ConflictError, NetbpfError
 from netbpf.interrupts import held as uninterrupted
-from netbpf.loader.object import PIN_ROOT, Object
+from netbpf.loader.maps import PIN_ROOT
+from netbpf.loader.object import Object
 from netbpf.records import field, record
 
 TYPE_CHECKING = False

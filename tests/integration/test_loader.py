@@ -239,7 +239,7 @@ def test_a_map_pinned_by_name_is_shared(bpffs: Path, monkeypatch: pytest.MonkeyP
     }
     char _license[] SEC("license") = "GPL";
     """
-    monkeypatch.setattr("netbpf.loader.object.PIN_ROOT", str(bpffs))
+    monkeypatch.setattr("netbpf.loader.maps.PIN_ROOT", str(bpffs))
     file = build(text)
     for _ in range(2):
         with loader.open(file) as obj:
@@ -257,7 +257,7 @@ def test_a_map_pinned_by_name_that_is_another(bpffs: Path, monkeypatch: pytest.M
         shared SEC(".maps");
     SEC("xdp") int uses(void *c) { return 1; }
     """
-    monkeypatch.setattr("netbpf.loader.object.PIN_ROOT", str(bpffs))
+    monkeypatch.setattr("netbpf.loader.maps.PIN_ROOT", str(bpffs))
     first, other = (build(text % ("HASH", flags)) for flags in ("0", "BPF_F_NO_PREALLOC"))
     with loader.open(first) as obj:
         obj.load()
