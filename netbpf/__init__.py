@@ -15,11 +15,13 @@ if TYPE_CHECKING:
 
     from netbpf import captures, loader, netkit, netns, progs, skeleton, tcx
     from netbpf.bpf.chain import Chain, Entry
+    from netbpf.bpf.flow_keys import FlowKeys
     from netbpf.bpf.link import Link
     from netbpf.bpf.map import Map
     from netbpf.bpf.mprog import Placed, Removed
     from netbpf.bpf.prog import Program
     from netbpf.bpf.ref import Ref
+    from netbpf.bpf.test_lookup import Lookup, LookupResult
     from netbpf.bpf.test_run import RunResult, SkbContext, XdpContext
     from netbpf.errors import (
         AmbiguousError,
@@ -44,8 +46,11 @@ _HOMES = {
     "Chain": "netbpf.bpf.chain",
     "ConflictError": "netbpf.errors",
     "Entry": "netbpf.bpf.chain",
+    "FlowKeys": "netbpf.bpf.flow_keys",
     "KernelError": "netbpf.errors",
     "Link": "netbpf.bpf.link",
+    "Lookup": "netbpf.bpf.test_lookup",
+    "LookupResult": "netbpf.bpf.test_lookup",
     "Map": "netbpf.bpf.map",
     "NetNS": "netbpf.netns",
     "NetbpfError": "netbpf.errors",
@@ -70,9 +75,11 @@ def __getattr__(name: str) -> Any:
     home = f"netbpf.{name}" if name in _ROOMS else _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+    import sys
 
-    module = import_module(home)
+    # What importlib.import_module does, without its package.
+    __import__(home)
+    module = sys.modules[home]
     return module if name in _ROOMS else getattr(module, name)
 
 
@@ -83,8 +90,11 @@ __all__ = [
     "Chain",
     "ConflictError",
     "Entry",
+    "FlowKeys",
     "KernelError",
     "Link",
+    "Lookup",
+    "LookupResult",
     "Map",
     "NetNS",
     "NetbpfError",

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
 import sys
+
+from netbpf import signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
 # Until the command itself decides, Ctrl-C ends the process as it would a C program: no traceback.
-signal.signal(signal.SIGINT, signal.SIG_DFL)
+signals.signal(signals.SIGINT, signals.SIG_DFL)
 
 # Looking for garbage in what was just imported, and taking the interpreter apart at the end, are a
 # quarter of the CPU time of a quick command (bench/cold_start.py); the kernel frees it all at once.
@@ -37,7 +38,7 @@ def run() -> NoReturn:
 def _parsed() -> int:
     from netbpf.cli.main import main
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signals.signal(signals.SIGINT, signals.default_int_handler)
     return main()
 
 

@@ -22,7 +22,10 @@ from __future__ import annotations
 
 import errno as _errno
 import os
-from collections.abc import Sequence
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 CODES: dict[int, str] = {
     _errno.EPERM: "not_permitted",

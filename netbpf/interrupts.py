@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
+from netbpf import signals
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
-@contextmanager
-def held() -> Iterator[None]:
+def held() -> _Held:
     """Let SIGINT and SIGTERM wait until the block is left, then deliver them as if they came then.
 
     Put the call that makes something and the assignment that owns it into the block, and the block
@@ -18,26 +17,30 @@ def held() -> Iterator[None]:
     between. Keep the block short, a hung kernel call in it cannot be interrupted. Outside the main
     thread, where Python handles no signals, this does nothing.
     """
-    # By number: asking for a thread that `threading` does not know makes an object for good.
-    if threading.get_ident() != threading.main_thread().ident:
-        yield
-        return
-    came: list[int] = []
+    return _Held()
 
-    def remember(number: int, frame: FrameType | None) -> None:
-        came.append(number)
 
-    before = {}
-    for number in (signal.SIGINT, signal.SIGTERM):
-        handler = signal.getsignal(number)
-        # None: installed by C code, not ours to put back. SIG_IGN: nothing would come.
-        if handler is not None and handler is not signal.SIG_IGN:
-            before[number] = handler
-            signal.signal(number, remember)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        for late in dict.fromkeys(came):
-            signal.raise_signal(late)
+class _Held:
+    def __init__(self) -> None:
+        self._before: dict[int, Any] = {}
+        self._came: list[int] = []
+
+    def __enter__(self) -> None:
+        for number in (signals.SIGINT, signals.SIGTERM):
+            handler = signals.getsignal(number)
+            # None: installed by C code, not ours to put back. SIG_IGN: nothing would come.
+            if handler is None or handler == signals.SIG_IGN:
+                continue
+            self._before[number] = handler
+            try:
+                signals.signal(number, lambda number, _: self._came.append(number))
+            except ValueError:
+                # Another thread than the main one: nothing was changed.
+                self._before.clear()
+                return
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signals.signal(number, handler)
+        for late in dict.fromkeys(self._came):
+            signals.raise_signal(late)

@@ -1,4 +1,4 @@
-"""Dataclasses without the module of that name, which takes a quick command as long as its work.
+"""Dataclasses and cached properties without their modules, which cost more than a command's work.
 
 What they have here: slots, frozen, defaults, ``repr``, ``==``, a hash where they are frozen. Type
 checkers see dataclasses, and ``dataclasses.replace`` takes them for some.
@@ -6,12 +6,13 @@ checkers see dataclasses, and ``dataclasses.replace`` takes them for some.
 
 from __future__ import annotations
 
-__all__ = ["field", "record", "replace"]
+__all__ = ["cached_property", "field", "record", "replace"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from dataclasses import dataclass as record
     from dataclasses import field, replace
+    from functools import cached_property
 else:
     _NONE = object()
 
@@ -31,6 +32,54 @@ else:
                 each.name, each._field_type = name, dataclasses._FIELD
             return found
 
+    class _Init:
+        # Compiled when it is first asked for: of the records that are imported few are made.
+        def __init__(self, fields, frozen):
+            self._fields, self._frozen = fields, frozen
+
+        def __set_name__(self, owner, name):
+            self._owner = owner
+
+        def __get__(self, one, kind):
+            made = self._owner.__init__ = _init(self._fields, self._frozen)
+            return made.__get__(one, kind)
+
+    def _init(fields, frozen):
+        given = {"_set": object.__setattr__, "_none": _NONE}
+        head, body = ["self"], []
+        for name, entry in fields.items():
+            value, text = name, name
+            if entry.factory is not _NONE:
+                given[f"_make_{name}"] = entry.factory
+                text = f"{name}=_none"
+                value = f"_make_{name}() if {name} is _none else {name}"
+            elif entry.default is not _NONE:
+                given[f"_is_{name}"] = entry.default
+                text = f"{name}=_is_{name}"
+            if entry.taken:
+                head.append(text)
+            else:
+                value = f"_is_{name}"
+            body.append(f"_set(self, {name!r}, {value})" if frozen else f"self.{name} = {value}")
+        lines = "\n ".join(body) or "pass"
+        exec(f"def __init__({', '.join(head)}):\n {lines}", given)
+        return given["__init__"]
+
+    class cached_property:
+        """A property that is worked out once; its object has a ``__dict__``."""
+
+        def __init__(self, work_out):
+            self._work_out, self.__doc__ = work_out, work_out.__doc__
+
+        def __set_name__(self, owner, name):
+            self._name = name
+
+        def __get__(self, one, kind):
+            if one is None:
+                return self
+            value = one.__dict__[self._name] = self._work_out(one)
+            return value
+
     def field(*, default=_NONE, default_factory=_NONE, repr=True, init=True):
         """A field with more to say of it than a default."""
         return _Field(default, default_factory, repr, init)
@@ -47,34 +96,17 @@ else:
     def _made(cls, frozen, eq, told):
         names = tuple(getattr(cls, "__annotations__", ()))
         space = {k: v for k, v in cls.__dict__.items() if k not in ("__dict__", "__weakref__")}
-        given, shown, taken = {"_set": object.__setattr__}, [], []
-        head, body = ["self"], []
+        fields = {}
         for name in names:
             entry = space.pop(name, _NONE)
-            if not isinstance(entry, _Field):
-                entry = _Field(entry)
-            if entry.shown:
-                shown.append(name)
-            value, text = name, name
-            if entry.factory is not _NONE:
-                given[f"_make_{name}"], given["_none"] = entry.factory, _NONE
-                text = f"{name}=_none"
-                value = f"_make_{name}() if {name} is _none else {name}"
-            elif entry.default is not _NONE:
-                given[f"_is_{name}"] = entry.default
-                text = f"{name}=_is_{name}"
-            if entry.taken:
-                head.append(text)
-                taken.append(name)
-            else:
-                value = f"_is_{name}"
-            body.append(f"_set(self, {name!r}, {value})" if frozen else f"self.{name} = {value}")
-        lines = "\n ".join(body) or "pass"
-        exec(f"def __init__({', '.join(head)}):\n {lines}", given)
+            fields[name] = entry if isinstance(entry, _Field) else _Field(entry)
+        space["__slots__"] = names
+        space["__match_args__"] = tuple(name for name in names if fields[name].taken)
+        space["__init__"] = _Init(fields, frozen)
         space["__dataclass_fields__"] = _Fields()
-        space |= {"__slots__": names, "__match_args__": tuple(taken), "__init__": given["__init__"]}
 
         def __repr__(self):
+            shown = (name for name in names if fields[name].shown)
             said = ", ".join(f"{name}={getattr(self, name)!r}" for name in shown)
             return f"{cls.__qualname__}({said})"
 

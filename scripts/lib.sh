@@ -64,3 +64,24 @@ find_python() {
 	done
 	return 1
 }
+
+# Compiles C files into objects that are kept in the repository beside them: COMPILER FLAGS… -- FILE…
+compile_kept() {
+	local compiler=$1 headers source folder name flags=()
+	shift
+	while [[ $1 != -- ]]; do
+		flags+=("$1")
+		shift
+	done
+	shift
+	headers=$(dirname "$(find /usr/include -path '*-linux-gnu/asm/types.h' | head -n 1)")/..
+	for source in "$@"; do
+		folder=$(dirname "$source")
+		name=$(basename "$source" .c)
+		# From its folder and by its bare name, so that no path of this machine gets into the object.
+		(cd "$folder" && "$compiler" -O2 -g -Wall -Werror -target bpf "-I$headers" "${flags[@]}" \
+			-fdebug-compilation-dir=. -c "$name.c" -o "$name.o.new")
+		llvm-strip -g "$folder/$name.o.new"
+		mv "$folder/$name.o.new" "$folder/$name.o"
+	done
+}

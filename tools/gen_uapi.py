@@ -31,6 +31,7 @@ ENUMS: tuple[tuple[str, str, str | None], ...] = (
     ("tcx_action_base", "TCX_", "TCX_ACTION_NAMES"),
     ("xdp_action", "XDP_", "XDP_ACTION_NAMES"),
     ("sk_action", "SK_", None),
+    ("bpf_ret_code", "BPF_", None),
     ("netkit_action", "NETKIT_", "NETKIT_ACTION_NAMES"),
     ("netkit_mode", "NETKIT_", None),
     ("netkit_scrub", "NETKIT_SCRUB_", None),
@@ -67,9 +68,11 @@ STRUCTS = {
     "bpf_func_info": "FuncInfo",
     "bpf_line_info": "LineInfo",
     "bpf_common_attr": "CommonAttr",
-    # What BPF_PROG_TEST_RUN takes as the context.
+    # What BPF_PROG_TEST_RUN takes as the context, and what a flow dissector gives.
     "__sk_buff": "SkBuff",
     "xdp_md": "XdpMd",
+    "bpf_flow_keys": "FlowKeys",
+    "bpf_sk_lookup": "SkLookup",
 }
 INTS = {(n, s): f"{'s' if s else 'u'}{8 * n}" for n in (1, 2, 4, 8) for s in (False, True)}
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import errno
 import os
-import re
-from collections.abc import Iterator
 
 from netbpf import libc
 from netbpf.bpf.macros import BPF_FS_MAGIC
 from netbpf.errors import BpfError, NetbpfError
 from netbpf.records import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MOUNT = "/sys/fs/bpf"
 """Where a bpffs is mounted by custom."""
@@ -143,9 +145,14 @@ def _mounted() -> list[str]:
             before, _, after = os.fsdecode(line).partition(" - ")
             if after.startswith("bpf "):
                 root, point = before.split(" ")[3:5]
-                path = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), point)
-                found.append((root != "/", path))
+                found.append((root != "/", _unescaped(point)))
     return [path for _, path in sorted(found, key=lambda each: each[0])]
+
+
+def _unescaped(point: str) -> str:
+    # White space and backslashes stand there as octal numbers.
+    first, *others = point.split("\\")
+    return first + "".join(chr(int(each[:3], 8)) + each[3:] for each in others)
 
 
 def _borrowed() -> BpfFs | None:

@@ -4,15 +4,58 @@ from __future__ import annotations
 
 import ctypes
 import errno
-from collections.abc import Callable
 
 from netbpf.bpf import syscall, uapi
 from netbpf.bpf.fd import FD
 from netbpf.bpf.kobject import refused
 from netbpf.btf.blob import Btf
-from netbpf.errors import NotFoundError
+from netbpf.errors import BpfError, NotFoundError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _NAME_SIZE = 64
+_LOG_FIRST = 1 << 16
+# A log tells of each type; nobody reads one larger than this.
+_LOG_LAST = 1 << 26
+
+
+def load(data: bytes | memoryview) -> FD:
+    """Load BTF into the kernel: first without a log, and again with one only when it is refused.
+
+    :raises BpfError: with the kernel's words of what is wrong.
+
+    Since Linux 4.18 (kernel/bpf/btf.c: btf_new_fd).
+    """
+    buffer = ctypes.create_string_buffer(bytes(data), len(data))
+    attr = uapi.BtfLoadAttr(btf=ctypes.addressof(buffer), btf_size=len(data))
+    try:
+        return FD(syscall.btf_load(attr))
+    except OSError as error:
+        if error.errno == errno.EPERM:
+            raise refused("load BTF", error) from error
+        # The log is as old as BTF is; common attributes (syscall.refusal) have the same words.
+        lines = _log_of(attr).splitlines()
+        number = error.errno or errno.EIO
+        raise BpfError("load BTF", number, lines[-1] if lines else None) from error
+
+
+def _log_of(attr: ctypes.Structure) -> str:
+    """The log of BTF that was refused, asked for again until it fits; its end says why."""
+    size = _LOG_FIRST
+    while True:
+        log = ctypes.create_string_buffer(size)
+        attr.btf_log_buf, attr.btf_log_size = ctypes.addressof(log), size
+        attr.btf_log_level = 1
+        try:
+            # Should it be taken now, it is not what was asked for.
+            FD(syscall.btf_load(attr)).close()
+        except OSError as error:
+            if error.errno == errno.ENOSPC and size < _LOG_LAST:
+                size *= 8
+                continue
+        return log.value.decode(errors="replace").strip()
 
 
 def read(btf_id: int, kernel: Callable[[], Btf] | None = None) -> Btf:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -11,6 +10,10 @@ from netbpf.bpf.link import Link
 from netbpf.bpf.prog import Program, ProgramInfo
 from netbpf.bpf.ref import Ref
 from netbpf.errors import AmbiguousError, BpfError, NotFoundError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 Target = Program | Link | Ref | str
 """What can name an entry: an open program or link, or a reference (``"name:first"``)."""
@@ -60,7 +63,7 @@ class Chain:
     entries: tuple[Entry, ...]
 
     def __str__(self) -> str:
-        return ", ".join(f"{entry.position} {entry}" for entry in self.entries)
+        return _listed(self.entries)
 
     def find(self, target: Target) -> Entry:
         """The entry that ``target`` names.
@@ -68,18 +71,7 @@ class Chain:
         :raises NotFoundError: none does.
         :raises AmbiguousError: more than one does.
         """
-        ref = Ref.parse(target) if isinstance(target, str) else target
-        matches = matcher(ref)
-        found = [entry for entry in self.entries if matches(entry)]
-        if not found:
-            raise NotFoundError(
-                *_words(ref),
-                where=f"in the chain at {self.hook}",
-                hint=f"there are: {self}" if self.entries else "the chain is empty",
-            )
-        if len(found) > 1:
-            raise AmbiguousError("program", str(ref), [f"{e.position} {e}" for e in found])
-        return found[0]
+        return find(self.entries, target, f"in the chain at {self.hook}", "the chain is empty")
 
     def with_program(self, prog_id: int) -> Entry | None:
         """The entry that runs this program."""
@@ -88,6 +80,30 @@ class Chain:
     def with_link(self, link_id: int) -> Entry | None:
         """The entry that this link owns."""
         return next((entry for entry in self.entries if entry.link_id == link_id), None)
+
+
+def find(entries: Sequence[Entry], target: Target, where: str, empty: str) -> Entry:
+    """The one of ``entries`` that ``target`` names.
+
+    :param where: the place in words, for an error; ``empty`` says that nothing is there.
+    :raises NotFoundError: none does. :raises AmbiguousError: more than one does.
+    """
+    ref = Ref.parse(target) if isinstance(target, str) else target
+    matches = matcher(ref)
+    found = [entry for entry in entries if matches(entry)]
+    if not found:
+        raise NotFoundError(
+            *_words(ref),
+            where=where,
+            hint=f"there are: {_listed(entries)}" if entries else empty,
+        )
+    if len(found) > 1:
+        raise AmbiguousError("program", str(ref), [f"{e.position} {e}" for e in found])
+    return found[0]
+
+
+def _listed(entries: Sequence[Entry]) -> str:
+    return ", ".join(f"{entry.position} {entry}" for entry in entries)
 
 
 def matcher(target: Target) -> Callable[[Entry], bool]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from netbpf.bpf import uapi
 from netbpf.bpf.chain import Chain, Entry
 from netbpf.bpf.query import Asker
 
@@ -26,6 +27,14 @@ class Hook:
     since: str
     config: str
     refusals: Mapping[int, tuple[str, str | None]] = field(default_factory=dict)
+    prog_type: int = uapi.BPF_PROG_TYPE_SCHED_CLS
+    """kernel/bpf/syscall.c: attach_type_to_prog_type."""
+    section: str = "tc"
+
+    @property
+    def words(self) -> str:
+        """The hook for a message: ``tcx ingress``."""
+        return f"{self.member} {self.name}"
 
 
 def check_ifindex(ifindex: int) -> None:

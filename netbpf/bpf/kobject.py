@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
-from typing import ClassVar, Self
+import time
 
 from netbpf.bpf import bpffs, syscall
 from netbpf.bpf import pin as pins
 from netbpf.bpf.fd import FD, kind_of
 from netbpf.closing import Closing
 from netbpf.errors import BpfError, NetbpfError, NotFoundError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import ClassVar, Self
+
+_TRIES, _PAUSE = 50, 0.002
 
 
 def refused(operation: str, error: OSError, needs: str = "CAP_BPF") -> BpfError:
@@ -91,17 +97,23 @@ class KernelObject(Closing):
 
         Needs CAP_SYS_ADMIN (kernel/bpf/syscall.c: bpf_prog_get_fd_by_id and its like).
 
-        :raises NotFoundError: there is none.
+        :raises NotFoundError: there is none, or it is still being made.
         :raises BpfError: not permitted.
         """
         if not 0 < number < 2**32:
             raise NotFoundError(cls.kind, f"with id {number}")
-        try:
-            return cls(FD(syscall.get_fd_by_id(cls._fd_by_id_cmd, number)))
-        except OSError as error:
-            if error.errno == errno.ENOENT:
-                raise NotFoundError(cls.kind, f"with id {number}") from error
-            raise refused(f"open {cls.kind} {number}", error, "CAP_SYS_ADMIN") from error
+        for attempt in range(_TRIES):
+            try:
+                return cls(FD(syscall.get_fd_by_id(cls._fd_by_id_cmd, number)))
+            except OSError as error:
+                # A link has its id before it is there (kernel/bpf/syscall.c: bpf_link_by_id).
+                if error.errno == errno.EAGAIN and attempt < _TRIES - 1:
+                    time.sleep(_PAUSE)
+                    continue
+                if error.errno in (errno.ENOENT, errno.EAGAIN):
+                    raise NotFoundError(cls.kind, f"with id {number}") from error
+                raise refused(f"open {cls.kind} {number}", error, "CAP_SYS_ADMIN") from error
+        raise AssertionError("the last try returns or raises")
 
     @classmethod
     def from_pin(cls, path: str) -> Self:

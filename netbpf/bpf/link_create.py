@@ -101,6 +101,22 @@ def tracing(
     return syscall.link_create(attr)
 
 
+def tracing_multi(prog_fd: int, attach_type: int, ids: Sequence[int], *, cookie: int = 0) -> int:
+    """At many functions by their ids in the types that the program was loaded for.
+
+    :param cookie: what the program is told, the same at each.
+
+    Since Linux 7.2 (kernel/bpf/trampoline.c: bpf_trampoline_multi_attach).
+    """
+    numbers = (ctypes.c_uint32 * len(ids))(*ids)
+    cookies = (ctypes.c_uint64 * len(ids))(*(cookie for _ in ids))
+    attr = _create(prog_fd, attach_type)
+    attr.tracing_multi.ids, attr.tracing_multi.cnt = ctypes.addressof(numbers), len(ids)
+    if cookie:
+        attr.tracing_multi.cookies = ctypes.addressof(cookies)
+    return syscall.link_create(attr)
+
+
 def raw_tracepoint(prog_fd: int, name: str | None, cookie: int = 0) -> int:
     """At a raw tracepoint; without a name at what the program was loaded for.
 
@@ -148,22 +164,29 @@ def uprobe_multi(
     offsets: Sequence[int],
     *,
     flags: int = 0,
-    cookie: int = 0,
+    cookies: Sequence[int] = (),
+    semaphores: Sequence[int] = (),
     pid: int = 0,
 ) -> int:
     """At many places of a file, by offset in it; ``pid`` 0 is every process.
 
+    :param cookies: what the program is told at each place, or none.
+    :param semaphores: where in the file the program counts who looks at each place, 0 for nowhere.
+
     Since Linux 6.6, sessions since 6.13 (kernel/trace/bpf_trace.c: bpf_uprobe_multi_link_attach).
     """
     name = ctypes.create_string_buffer(os.fsencode(path))
-    places = (ctypes.c_uint64 * len(offsets))(*offsets)
-    cookies = (ctypes.c_uint64 * len(offsets))(*(cookie for _ in offsets))
+    places, told, counters = (
+        (ctypes.c_uint64 * len(each))(*each) for each in (offsets, cookies, semaphores)
+    )
     attr = _create(prog_fd, attach_type)
     multi = attr.uprobe_multi
     multi.path, multi.offsets = ctypes.addressof(name), ctypes.addressof(places)
     multi.cnt, multi.flags, multi.pid = len(offsets), flags, pid
-    if cookie:
-        multi.cookies = ctypes.addressof(cookies)
+    if cookies:
+        multi.cookies = ctypes.addressof(told)
+    if any(semaphores):
+        multi.ref_ctr_offsets = ctypes.addressof(counters)
     return syscall.link_create(attr)
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
-from functools import cached_property
 
 from netbpf.bpf import syscall, uapi
 from netbpf.bpf.fd import FD
 from netbpf.bpf.kobject import KernelObject, refused
-from netbpf.errors import BpfError
-from netbpf.records import record
+from netbpf.records import cached_property, record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _PER_CPU = frozenset(
     {
@@ -36,6 +37,7 @@ class MapInfo:
     btf_id: int
     btf_key_type_id: int
     btf_value_type_id: int
+    map_extra: int
 
     @property
     def type_name(self) -> str:
@@ -73,6 +75,7 @@ class Map(KernelObject):
             btf_id=raw.btf_id,
             btf_key_type_id=raw.btf_key_type_id,
             btf_value_type_id=raw.btf_value_type_id,
+            map_extra=raw.map_extra,
         )
 
     @cached_property
@@ -203,22 +206,10 @@ def create(
     try:
         return Map(FD(syscall.map_create(attr)))
     except OSError as error:
-        number = error.errno or errno.EIO
+        from netbpf.bpf.map_refusal import explained
+
         operation = f"create map {name}" if name else "create a map"
-        if number == errno.EPERM:
-            raise BpfError(
-                operation, number, "not permitted", hint="needs CAP_BPF (run as root)"
-            ) from error
-        if said := syscall.refusal(uapi.BPF_MAP_CREATE, attr):
-            raise BpfError(operation, number, "; ".join(said.splitlines())) from error
-        if number == errno.EINVAL:
-            raise BpfError(
-                operation,
-                number,
-                f"a map of type {uapi.MAP_TYPE_NAMES.get(map_type, map_type)} cannot have key size "
-                f"{key_size}, value size {value_size}, {max_entries} entries and flags {flags:#x}",
-            ) from error
-        raise BpfError(operation, number) from error
+        raise explained(operation, error.errno or errno.EIO, attr) from error
 
 
 def possible_cpus() -> int:

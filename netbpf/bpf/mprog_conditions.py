@@ -7,14 +7,13 @@ situation to say whether that is what happened. Read from kernel/bpf/mprog.c, tc
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from netbpf.bpf.anchor import Anchor
 from netbpf.bpf.chain import Chain
 from netbpf.bpf.hook import Hook
 from netbpf.bpf.prog import ProgramInfo
-from netbpf.conditions import Condition
+from netbpf.conditions import Row, always
 
 MAX_PROGRAMS = 63
 """The kernel's limit for one chain (include/linux/bpf_mprog.h: bpf_mprog_max)."""
@@ -33,37 +32,6 @@ class Situation:
     chain: Chain | None
     prog: ProgramInfo | None
     anchor: Anchor | None
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One condition of some operations.
-
-    ``holds`` gives the words for this situation, None where something else happened.
-    """
-
-    operations: tuple[str, ...]
-    errno: int
-    when: str
-    hint: str | None
-    holds: Callable[[Situation], str | None]
-    code: str | None = None
-    source: str = "kernel/bpf/mprog.c"
-
-
-def holding(operation: str, number: int, situation: Situation) -> tuple[Row, str] | None:
-    """The condition that holds, and the words for it; None where none of those known does."""
-    for row in ROWS:
-        if row.errno == number and operation in row.operations and (words := row.holds(situation)):
-            return row, words
-    return None
-
-
-def conditions() -> Iterator[Condition]:
-    """Every condition, for each operation."""
-    for row in ROWS:
-        for operation in row.operations:
-            yield Condition(operation, row.errno, row.when, row.hint, row.source)
 
 
 def _already_there(situation: Situation) -> str:
@@ -105,19 +73,15 @@ def _wrong_type(situation: Situation) -> str | None:
     )
 
 
-def _always(words: str) -> Callable[[Situation], str | None]:
-    return lambda situation: words
-
-
 _LOOK = "look again, then decide"
 
-ROWS: tuple[Row, ...] = (
+ROWS: tuple[Row[Situation], ...] = (
     Row(
         ("attach", "detach", "update"),
         errno.ESTALE,
         "the chain is not at the expected revision: somebody changed it since it was read",
         "look at the chain again, then decide",
-        _always("the chain is at another revision"),
+        always("the chain is at another revision"),
     ),
     Row(
         ("attach", "update"),
@@ -131,14 +95,14 @@ ROWS: tuple[Row, ...] = (
         errno.EBUSY,
         "what is to be replaced is owned by a link, and only the link may change it",
         "update it instead: that keeps the link and exchanges its program",
-        _always("a link owns that place, and only the link may change it"),
+        always("a link owns that place, and only the link may change it"),
     ),
     Row(
         ("detach",),
         errno.EBUSY,
         "the program is attached by a link, and only the link can take it out",
         "name the link: link:N",
-        _always("a link owns that place, and only the link may change it"),
+        always("a link owns that place, and only the link may change it"),
     ),
     Row(
         ("attach",),
@@ -162,14 +126,14 @@ ROWS: tuple[Row, ...] = (
         errno.ENOENT,
         "the program or link that was named is not in this chain",
         _LOOK,
-        _always("what was named left the chain meanwhile"),
+        always("what was named left the chain meanwhile"),
     ),
     Row(
         ("attach",),
         errno.EAGAIN,
         "the link that was named is still being made",
         "try again",
-        _always("the link that was named is still being made"),
+        always("the link that was named is still being made"),
         source="kernel/bpf/syscall.c",
     ),
     Row(
@@ -177,7 +141,7 @@ ROWS: tuple[Row, ...] = (
         errno.ENOLINK,
         "the link is defunct: its device is gone, or it was detached",
         "attach anew; `netbpf link gc` finds the pins of defunct links",
-        _always("the link is defunct: its device is gone or it was detached"),
+        always("the link is defunct: its device is gone or it was detached"),
         source="kernel/bpf/tcx.c",
     ),
     Row(
@@ -195,7 +159,7 @@ ROWS: tuple[Row, ...] = (
         "reading a chain, finding an object by its id and loading a program need capabilities "
         "(attaching what one holds open needs none)",
         NEEDS_ADMIN,
-        _always("not permitted"),
+        always("not permitted"),
         source="kernel/bpf/syscall.c",
     ),
     Row(
@@ -229,6 +193,6 @@ ROWS: tuple[Row, ...] = (
         errno.ENOMEM,
         "the kernel has no memory for it",
         None,
-        _always("the kernel has no memory for it"),
+        always("the kernel has no memory for it"),
     ),
 )

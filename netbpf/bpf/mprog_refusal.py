@@ -13,8 +13,9 @@ from netbpf.bpf.anchor import Anchor
 from netbpf.bpf.chain import Chain, Entry, program_info
 from netbpf.bpf.chain_change import change
 from netbpf.bpf.hook import Hook, query
-from netbpf.bpf.mprog_conditions import MAX_PROGRAMS, NEEDS_ADMIN, Situation, holding
+from netbpf.bpf.mprog_conditions import MAX_PROGRAMS, NEEDS_ADMIN, ROWS, Situation
 from netbpf.bpf.prog import Program
+from netbpf.conditions import holding
 from netbpf.errors import (
     BpfError,
     NetbpfError,
@@ -128,7 +129,7 @@ def _foreseen(
 
 
 def _refusal(verb: str, what: str, number: int, situation: Situation) -> BpfError:
-    found = holding(verb, number, situation)
+    found = holding(ROWS, verb, number, situation)
     if found is None:
         return BpfError(what, number)
     row, words = found

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
-from dataclasses import dataclass
 
 from netbpf.bpf.fd import ANON_INODES
+from netbpf.records import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@record(frozen=True, slots=True)
 class Owner:
     """A process that holds a descriptor of an object."""
 
@@ -29,7 +32,7 @@ def link_owners(link_ids: Collection[int]) -> dict[int, list[Owner]]:
         for number in _links_of(pid):
             if number in owners:
                 owners[number].add(Owner(int(pid), _comm(pid)))
-    return {number: sorted(found) for number, found in owners.items()}
+    return {n: sorted(found, key=lambda each: (each.pid, each.comm)) for n, found in owners.items()}
 
 
 def _links_of(pid: str) -> list[int]:

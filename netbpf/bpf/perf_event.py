@@ -60,12 +60,22 @@ def tracepoint(category: str, name: str) -> int:
     return _open(attr, -1)
 
 
-def probe(kind: str, target: str, offset: int, *, at_return: bool = False, pid: int = -1) -> int:
+def probe(
+    kind: str,
+    target: str,
+    offset: int,
+    *,
+    at_return: bool = False,
+    pid: int = -1,
+    semaphore: int = 0,
+) -> int:
     """A descriptor of a kprobe at a function, or of a uprobe at a place in a file.
 
     :param kind: ``kprobe`` or ``uprobe``.
     :param offset: from the function's start; of a uprobe from the file's.
     :param pid: of a uprobe, only in that process; -1 is every process.
+    :param semaphore: of a uprobe, where in the file the program counts who looks, 0 for nowhere.
+        Since Linux 4.20 (kernel/events/core.c: PERF_UPROBE_REF_CTR_OFFSET_SHIFT).
 
     Since Linux 4.17 (kernel/events/core.c: perf_kprobe_event_init, perf_uprobe_event_init).
     :raises OSError: ENOENT where the kernel has no such probes.
@@ -75,12 +85,18 @@ def probe(kind: str, target: str, offset: int, *, at_return: bool = False, pid: 
         number = int(file.read())
     config = 0
     if at_return:
-        with open(f"{folder}/format/retprobe") as file:
-            bit = re.search(r"config:(\d+)", file.read())
-        config = 1 << int(bit[1] if bit else 0)
+        config |= 1 << _first_bit(f"{folder}/format/retprobe")
+    if semaphore:
+        config |= semaphore << _first_bit(f"{folder}/format/ref_ctr_offset")
     name = ctypes.create_string_buffer(os.fsencode(target))
     attr = _Attr(type=number, config=config, config1=ctypes.addressof(name), config2=offset)
     return _open(attr, pid)
+
+
+def _first_bit(path: str) -> int:
+    with open(path) as file:
+        bit = re.search(r"config:(\d+)", file.read())
+    return int(bit[1] if bit else 0)
 
 
 def _open(attr: _Attr, pid: int) -> int:

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import stat
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import suppress
 
 from netbpf.bpf import syscall, uapi
 from netbpf.bpf.bpffs import FOLDER, MOUNT, BpfFs, is_bpffs, mounts, refused
 from netbpf.bpf.fd import FD, kind_of
-from netbpf.bpf.link_info import LinkInfo
 from netbpf.errors import BpfError
 from netbpf.interrupts import held as uninterrupted
 from netbpf.records import record
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from netbpf.bpf.link_info import LinkInfo
+    from netbpf.bpf.pin_name import OwnName
+
+    _Held = tuple[str, int, LinkInfo | None]
+
 _NAME_MAX = 255
+# ENOENT: in the folder of sysfs on which none is mounted (fs/libfs.c: empty_dir_lookup).
+_ELSEWHERE = (errno.EPERM, errno.ENOENT)
 
 
 def create(fd: int, path: str, kind: str) -> None:
@@ -50,8 +57,10 @@ def check(path: str) -> str:
         raise BpfError(operation, errno.ENOTDIR, f"{existing} is not a folder", code="invalid")
     if os.path.lexists(path):
         raise _refused(operation, errno.EEXIST, path)
-    if not is_bpffs(existing) or "." in path[len(existing) :]:
+    if not is_bpffs(existing):
         raise _refused(operation, errno.EPERM, path)
+    if "." in path[len(existing) :]:
+        raise _dotted(operation)
     if len(os.fsencode(os.path.basename(path))) > _NAME_MAX:
         raise _refused(operation, errno.ENAMETOOLONG, path)
     check_writable(existing)
@@ -73,16 +82,23 @@ def _refused(operation: str, number: int, path: str) -> BpfError:
     reason = hint = code = None
     if number == errno.EEXIST:
         reason, hint = "something is there already", "choose another path or remove that pin"
+    elif number in _ELSEWHERE and os.path.isdir(folder) and not is_bpffs(folder):
+        reason, code = f"{folder} is not on a bpffs", "not_bpffs"
+        hint = f"pin below {MOUNT}" if is_bpffs(MOUNT) else f"mount -t bpf bpf {MOUNT}"
     elif number == errno.ENOENT:
         reason, hint = f"there is no folder {folder}", f"mkdir -p {folder}"
-    elif number == errno.EPERM and os.path.isdir(folder) and not is_bpffs(folder):
-        reason, hint, code = f"{folder} is not on a bpffs", f"pin below {MOUNT}", "not_bpffs"
     elif number == errno.EPERM and "." in os.path.basename(path):
-        reason, code = "a name on a bpffs cannot contain a dot", "invalid_name"
+        return _dotted(operation)
     elif number == errno.EPERM:
         reason, code = f"no part of {folder} is on a bpffs", "not_bpffs"
         hint = f"pin below {MOUNT}"
     return BpfError(operation, number, reason, hint=hint, code=code)
+
+
+def _dotted(operation: str) -> BpfError:
+    # kernel/bpf/inode.c: bpf_lookup
+    reason = "a name on a bpffs cannot contain a dot"
+    return BpfError(operation, errno.EPERM, reason, code="invalid_name")
 
 
 def make_folder(folder: str) -> list[str]:
@@ -112,16 +128,6 @@ def remove_folders(folders: Collection[str]) -> None:
         except OSError:
             # Somebody else's pin is in it, or somebody else removed it: both are fine.
             return
-
-
-def name_for(netns_inode: int, device: str, ifindex: int, hook: str, prog: str, link: int) -> str:
-    """The name of netbpf's own pin of a link.
-
-    The namespace's inode and the ifindex tell equal device names apart and survive a rename; the
-    device's and program's names are for people.
-    """
-    parts = (f"net{netns_inode}", device, str(ifindex), hook, prog, str(link))
-    return "_".join(re.sub(r"[^A-Za-z0-9-]", "-", part) for part in parts)
 
 
 def create_own(fd: int, fs: BpfFs, name: str, kind: str) -> str:
@@ -174,40 +180,10 @@ class Pin:
 
     @property
     def name(self) -> OwnName | None:
-        """What ``name_for`` wrote into its name; None where something else did."""
+        """What its name says, where netbpf has made it; None where something else did."""
+        from netbpf.bpf.pin_name import OwnName
+
         return OwnName.parse(os.path.basename(self.path)) if self.own else None
-
-
-@record(frozen=True, slots=True)
-class OwnName:
-    """What the name of netbpf's own pin of a link says: where the link was attached, and by what.
-
-    ``device`` and ``prog`` have a ``-`` for what no pin's name can hold.
-    """
-
-    netns_inode: int
-    device: str
-    ifindex: int
-    hook: str
-    prog: str
-    link: int
-
-    @classmethod
-    def parse(cls, name: str) -> OwnName | None:
-        """Read a name that ``name_for`` made; None: it made another."""
-        number = r"([1-9][0-9]{0,9})"
-        word = r"([A-Za-z0-9-]*)"
-        pattern = f"net{number}_{word}_{number}_{word}_{word}_{number}"
-        if not (match := re.fullmatch(pattern, name, re.ASCII)):
-            return None
-        inode, device, ifindex, hook, prog, link = match.groups()
-        return cls(int(inode), device, int(ifindex), hook, prog, int(link))
-
-    @classmethod
-    def of_any(cls, paths: Iterable[str]) -> OwnName | None:
-        """What the first of these pins says whose name ``name_for`` made."""
-        names = (cls.parse(os.path.basename(path)) for path in paths)
-        return next((name for name in names if name), None)
 
 
 def scan(*, own: bool = False) -> Iterator[Pin]:
@@ -229,15 +205,14 @@ def own_folders() -> Iterator[BpfFs]:
             continue
 
 
-_Held = tuple[str, int, LinkInfo | None]
-
-
 def _held(path: str) -> _Held | None:
     """What is pinned at ``path``: kind, id, link; None: nothing that we may open."""
     try:
         with FD(syscall.obj_get(path)) as fd:
             kind = kind_of(fd.fileno())
             if kind == "link":
+                from netbpf.bpf.link_info import LinkInfo
+
                 link = LinkInfo.of(syscall.obj_get_info(fd.fileno(), uapi.LinkInfo()))
                 return kind, link.id, link
             if kind == "program":
@@ -272,9 +247,11 @@ def remove_exactly(pin: Pin) -> bool:
             raise refused(f"remove pin {pin.path}", error) from error
         if not _same(_held(aside), pin):
             # A hard link refuses where a rename would replace what came there by now.
-            with suppress(FileExistsError):
+            try:
                 os.link(aside, pin.path)
                 os.unlink(aside)
+            except FileExistsError:
+                pass
             return False
         try:
             os.unlink(aside)
@@ -320,6 +297,8 @@ def own_in(netns_inodes: Collection[int]) -> Iterator[Pin]:
     """netbpf's own pins of links that were attached in these namespaces, as their names say."""
     if not netns_inodes:
         return
+    from netbpf.bpf.pin_name import OwnName
+
     for fs in own_folders():
         for path in walk(fs.folder):
             # Opened only where the name fits: there may be many others.

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import ctypes
 import errno
-from collections.abc import Sequence
 
-from netbpf.bpf import syscall, uapi, verifier_log
+from netbpf.bpf import syscall, uapi
 from netbpf.bpf.fd import FD
 from netbpf.bpf.kobject import KernelObject, refused
-from netbpf.bpf.ref import Ref
 from netbpf.errors import BpfError, NotFoundError, VerifierError
 from netbpf.records import record
 
 # Not from typing: to import it costs a quick command a tenth of its time (bench/show.py).
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from netbpf.bpf.ref import Ref
+    from netbpf.bpf.test_lookup import Lookup, LookupResult
     from netbpf.bpf.test_run import Context, RunResult
 
 _LOG_FIRST = 1 << 18
@@ -110,12 +112,30 @@ class Program(KernelObject):
             info = self.info()
             raise test_run.explained(info.name, info.type, data, context, error) from error
 
+    def test_lookup(self, lookup: Lookup, *, repeat: int = 1) -> LookupResult:
+        """Ask the program, which is of type sk_lookup, which socket a packet would get.
+
+        What it does to maps is done; a socket that it selects gets nothing.
+
+        :raises BpfError: the kernel cannot run this program, or not for this packet.
+
+        Since Linux 5.13 (net/bpf/test_run.c: bpf_prog_test_run_sk_lookup).
+        """
+        from netbpf.bpf import test_lookup
+
+        try:
+            return test_lookup.run(self.fileno(), lookup, repeat)
+        except OSError as error:
+            raise test_lookup.explained(self.info(), error) from error
+
 
 def loaded(ref: Ref | None = None) -> list[ProgramInfo]:
     """The loaded programs by id; with ``ref`` those that it names. Needs CAP_SYS_ADMIN.
 
     :raises NotFoundError: ``ref`` names none.
     """
+    from netbpf.bpf.ref import Ref
+
     match ref:
         case Ref(kind="pin"):
             with Program.from_pin(ref.value) as prog:
@@ -222,14 +242,15 @@ def _load_refused(
     number = error.errno or errno.EIO
     log = _log_of(attr, log_level)
     if log:
-        return VerifierError(operation, number, verifier_log.excerpt(log), log=log)
+        from netbpf.bpf import verifier_log
+
+        reason, hint = verifier_log.excerpt(log), verifier_log.suggestion(log)
+        return VerifierError(operation, number, reason, hint=hint, log=log)
     if number == errno.EPERM:
-        return BpfError(
-            operation,
-            number,
-            "not permitted",
-            hint="needs CAP_BPF, and CAP_NET_ADMIN for a networking type (run as root)",
-        )
+        from netbpf.bpf import rights
+
+        needed = rights.for_program(attr.prog_type)
+        return BpfError(operation, number, "not permitted", hint=rights.hint(needed))
     if number == errno.EINVAL:
         return BpfError(
             operation, number, "the kernel knows no such program type, flag or attach type"

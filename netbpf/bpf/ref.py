@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
-from typing import Literal
 
 from netbpf.records import record
 
-Kind = Literal["id", "name", "tag", "link", "pin"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal
+
+    Kind = Literal["id", "name", "tag", "link", "pin"]
+
+_HEX_DIGITS = frozenset("0123456789abcdefABCDEF")
 
 
 @record(frozen=True, slots=True)
@@ -31,11 +35,11 @@ class Ref:
         kind, colon, value = text.partition(":")
         match kind:
             case "id" | "link" if colon:
-                if not re.fullmatch(r"[0-9]{1,10}", value) or not 0 < int(value) < 2**32:
+                if not _is_number(value):
                     raise ValueError(f"{text}: {kind}: is followed by a positive number")
                 return cls(kind, str(int(value)))
             case "tag" if colon:
-                if not re.fullmatch(r"[0-9a-fA-F]{16}", value):
+                if len(value) != 16 or not _HEX_DIGITS.issuperset(value):
                     raise ValueError(f"{text}: a tag has 16 hexadecimal digits")
                 return cls(kind, value.lower())
             case "name" if colon:
@@ -59,3 +63,7 @@ class Ref:
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.value}"
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= 10 and 0 < int(text) < 2**32

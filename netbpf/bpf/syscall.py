@@ -49,7 +49,8 @@ def refusal(cmd: int, attr: ctypes.Structure) -> str:
     """The kernel's own words of why it refuses ``cmd``, which it has refused before.
 
     Empty where it has none: it serves BPF_MAP_CREATE, BPF_PROG_LOAD and BPF_BTF_LOAD, and that
-    since Linux 7.2 (kernel/bpf/syscall.c: BPF_COMMON_ATTRS).
+    since Linux 7.2 (kernel/bpf/syscall.c: BPF_COMMON_ATTRS). The latter two have logs in attributes
+    of their own, which say the same and which older kernels know.
     """
     log = ctypes.create_string_buffer(_LOG_SIZE)
     common = uapi.CommonAttr(log_buf=_address(log), log_size=_LOG_SIZE, log_level=1)

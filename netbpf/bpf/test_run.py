@@ -52,6 +52,11 @@ _WORDS = {
     uapi.BPF_PROG_TYPE_SCHED_CLS: _TC_WORDS,
     uapi.BPF_PROG_TYPE_SCHED_ACT: _TC_WORDS,
     uapi.BPF_PROG_TYPE_XDP: uapi.XDP_ACTION_NAMES,
+    uapi.BPF_PROG_TYPE_FLOW_DISSECTOR: {
+        uapi.BPF_OK: "ok",
+        uapi.BPF_DROP: "drop",
+        uapi.BPF_FLOW_DISSECTOR_CONTINUE: "continue",
+    },
 }
 
 SKB_TYPES = frozenset(
@@ -150,6 +155,7 @@ Context = SkbContext | XdpContext
 class RunResult:
     """One BPF_PROG_TEST_RUN: the program's return value, the packet after it, ns per run.
 
+    Of a flow dissector ``data_out`` is what it made of the packet: ``FlowKeys.parse`` decodes it.
     ``context`` is what the program left of the context, None where none was given.
     """
 
@@ -223,7 +229,9 @@ def explained(
             what,
             number,
             f"programs of type {word} are not run over a packet",
-            hint="those of type sched_cls and xdp are, for instance",
+            hint="`netbpf prog run --lookup` asks it for a socket"
+            if prog_type == uapi.BPF_PROG_TYPE_SK_LOOKUP
+            else "those of type sched_cls and xdp are, for instance",
             code="wrong_program_type",
         )
     if number == _ENOTSUPP:

@@ -457,6 +457,13 @@ XDP_ACTION_NAMES = {
 SK_DROP = 0
 SK_PASS = 1
 
+# enum bpf_ret_code
+BPF_OK = 0
+BPF_DROP = 2
+BPF_REDIRECT = 7
+BPF_LWT_REROUTE = 128
+BPF_FLOW_DISSECTOR_CONTINUE = 129
+
 # enum netkit_action
 NETKIT_NEXT = -1
 NETKIT_PASS = 0
@@ -1211,6 +1218,41 @@ if TYPE_CHECKING:
         ingress_ifindex: int
         rx_queue_index: int
         egress_ifindex: int
+
+    class FlowKeys(Structure):
+        """struct bpf_flow_keys"""
+
+        nhoff: int
+        thoff: int
+        addr_proto: int
+        is_frag: int
+        is_first_frag: int
+        is_encap: int
+        ip_proto: int
+        n_proto: int
+        sport: int
+        dport: int
+        ipv4_src: int
+        ipv4_dst: int
+        ipv6_src: Array[c_uint32]
+        ipv6_dst: Array[c_uint32]
+        flags: int
+        flow_label: int
+
+    class SkLookup(Structure):
+        """struct bpf_sk_lookup"""
+
+        sk: int
+        cookie: int
+        family: int
+        protocol: int
+        remote_ip4: int
+        remote_ip6: Array[c_uint32]
+        remote_port: int
+        local_ip4: int
+        local_ip6: Array[c_uint32]
+        local_port: int
+        ingress_ifindex: int
 
 
 _TABLES: dict[str, tuple[Any, ...]] = {
@@ -2036,6 +2078,71 @@ _TABLES: dict[str, tuple[Any, ...]] = {
         ("ingress_ifindex", "u32"),
         ("rx_queue_index", "u32"),
         ("egress_ifindex", "u32"),
+    ),
+    # struct bpf_flow_keys: 56 bytes
+    "FlowKeys": (
+        ("nhoff", "u16"),
+        ("thoff", "u16"),
+        ("addr_proto", "u16"),
+        ("is_frag", "u8"),
+        ("is_first_frag", "u8"),
+        ("is_encap", "u8"),
+        ("ip_proto", "u8"),
+        ("n_proto", "u16"),
+        ("sport", "u16"),
+        ("dport", "u16"),
+        (
+            "",
+            (
+                "union",
+                (
+                    (
+                        "",
+                        (
+                            "struct",
+                            (
+                                ("ipv4_src", "u32"),
+                                ("ipv4_dst", "u32"),
+                            ),
+                        ),
+                    ),
+                    (
+                        "",
+                        (
+                            "struct",
+                            (
+                                ("ipv6_src", "u32[4]"),
+                                ("ipv6_dst", "u32[4]"),
+                            ),
+                        ),
+                    ),
+                ),
+            ),
+        ),
+        ("flags", "u32"),
+        ("flow_label", "u32"),
+    ),
+    # struct bpf_sk_lookup: 72 bytes
+    "SkLookup": (
+        (
+            "",
+            (
+                "union",
+                (
+                    ("", ("union", (("sk", "u64"),))),
+                    ("cookie", "u64"),
+                ),
+            ),
+        ),
+        ("family", "u32"),
+        ("protocol", "u32"),
+        ("remote_ip4", "u32"),
+        ("remote_ip6", "u32[4]"),
+        ("remote_port", "u16"),
+        ("local_ip4", "u32"),
+        ("local_ip6", "u32[4]"),
+        ("local_port", "u32"),
+        ("ingress_ifindex", "u32"),
     ),
 }
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import struct
 import sys
-from array import array
-from collections.abc import Iterator, Sequence
 
 from netbpf.btf import types as t
 from netbpf.btf.errors import BtfFormatError
 from netbpf.btf.header import Header, read_header
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
 _MAX_DEPTH = 64
 # The kernel takes names of 511 bytes; without a limit a hostile blob that names the tails of one
 # long string fills the memory.
 _MAX_NAME = 1024
+# What is read of a string at first; most are shorter.
+_PIECE = 64
 
 # How many 32-bit words stand after the three that each type has: fixed ones, and per element.
 _FIXED = {t.KIND_INT: 1, t.KIND_ARRAY: 3, t.KIND_VAR: 1, t.KIND_DECL_TAG: 1}
@@ -80,17 +84,12 @@ class Btf:
         start, length = header.types
         if offsets is not None and header.byteorder == sys.byteorder:
             # Few of many types are looked at: nothing is copied.
-            self._words: array[int] | memoryview = memoryview(data)[start : start + length].cast(
-                "I"
-            )
+            self._words: Sequence[int] = memoryview(data)[start : start + length].cast("I")
         else:
-            words = array("I")
-            words.frombytes(data[start : start + length])
-            if header.byteorder != sys.byteorder:
-                words.byteswap()
-            self._words = words
+            self._words = self._read_words(start, length)
         start, length = header.strings
-        self._strings = bytes(data[start : start + length])
+        # A piece of what is mapped stays there: few strings of the kernel's are looked at.
+        self._strings: bytes | memoryview = data[start : start + length]
         if base is None and (not self._strings or self._strings[0]):
             raise BtfFormatError("the string section does not start with an empty string")
         if self._strings and self._strings[-1]:
@@ -98,7 +97,7 @@ class Btf:
         self.first_id = 1 if base is None else len(base)
         self._first_string: int = 0 if base is None else base._first_string + len(base._strings)
         self._offsets = self._walk() if offsets is None else offsets
-        self._names: array[int] | None = None
+        self._names: Sequence[int] | None = None
         self._cache: dict[int, t.Type] = {0: t.Void()}
         self._read_names: dict[int, str] = {0: ""}
 
@@ -123,20 +122,30 @@ class Btf:
         return self._offsets
 
     @property
-    def name_offsets(self) -> array[int]:
+    def words(self) -> Sequence[int]:
+        """The numbers that the types of this blob are made of, in this machine's byte order."""
+        return self._words
+
+    @property
+    def name_offsets(self) -> Sequence[int]:
         """The string offset of each type's name, 0 for those that have none."""
         if self._names is None:
-            self._names = array("I", map(self._words.__getitem__, self._offsets))
+            self._names = [self._words[offset] for offset in self._offsets]
         return self._names
 
     @property
     def strings(self) -> tuple[int, bytes]:
         """The offset that this blob's strings start at, and the string section."""
+        self._strings = bytes(self._strings)
         return self._first_string, self._strings
 
-    def _walk(self) -> array[int]:
+    def _read_words(self, start: int, length: int) -> Sequence[int]:
+        # Importing array takes longer than all that is done with the types of one object.
+        return struct.unpack_from(f"{self._prefix}{length // 4}I", self.data, start)
+
+    def _walk(self) -> Sequence[int]:
         words = self._words
-        offsets = array("I")
+        offsets: list[int] = []
         add = offsets.append
         steps = Steps(self.data, self.header, self._prefix)
         position = 0
@@ -164,13 +173,24 @@ class Btf:
 
         :raises BtfFormatError: outside of the string section.
         """
+        return self.text(offset).decode("utf-8", "surrogateescape")
+
+    def text(self, offset: int) -> bytes:
+        """The bytes of the string at ``offset``.
+
+        :raises BtfFormatError: outside of the string section.
+        """
         at = offset - self._first_string
         if at < 0 and self.base is not None:
-            return self.base.string(offset)
-        end = self._strings.find(b"\0", at) if at >= 0 else -1
-        if end < 0:
-            raise BtfFormatError(f"string offset {offset} lies outside of the string section")
-        return self._strings[at:end].decode("utf-8", "surrogateescape")
+            return self.base.text(offset)
+        size = _PIECE
+        while 0 <= at < len(self._strings):
+            text = bytes(self._strings[at : at + size])
+            end = text.find(b"\0")
+            if end >= 0:
+                return text[:end]
+            size *= 16
+        raise BtfFormatError(f"string offset {offset} lies outside of the string section")
 
     def _name(self, offset: int) -> str:
         # The names of types and members: a few are used by many.
@@ -249,10 +269,11 @@ class Btf:
         found = []
         part: Btf | None = self
         while part is not None:
-            at = part._strings.find(needle)
+            first, strings = part.strings
+            at = strings.find(needle)
             while at >= 0:
-                found.append(part._first_string + at)
-                at = part._strings.find(needle, at + 1)
+                found.append(first + at)
+                at = strings.find(needle, at + 1)
             part = part.base
         return found
 

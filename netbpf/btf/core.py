@@ -6,9 +6,6 @@ object loaded by either has the same tag.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
-
 from netbpf.btf import types as t
 from netbpf.btf.blob import Btf
 from netbpf.btf.core_match import match
@@ -38,6 +35,11 @@ from netbpf.btf.core_spec import (
     type_name,
 )
 from netbpf.btf.ext import CoreRelo
+from netbpf.records import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = [
     "Candidate",
@@ -54,14 +56,16 @@ _U32 = 0xFFFFFFFF
 _U64 = 0xFFFFFFFFFFFFFFFF
 
 
-class Candidate(NamedTuple):
+@record(slots=True, frozen=True)
+class Candidate:
     """A type of the kernel, or of one of its modules, that has the name looked for."""
 
     btf: Btf
     type_id: int
 
 
-class _Value(NamedTuple):
+@record(slots=True, frozen=True)
+class _Value:
     number: int
     validate: bool = True
     size: int = 0

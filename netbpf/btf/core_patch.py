@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
 
 from netbpf.btf.core_spec import CoreError
+from netbpf.records import record
 
 POISON = 0xBAD2310
 """The helper that poisoned instructions call: none. libbpf's number, 195896080 in verifier logs."""
@@ -24,7 +24,8 @@ _U32 = 0xFFFFFFFF
 _U64 = 0xFFFFFFFFFFFFFFFF
 
 
-class Resolution(NamedTuple):
+@record(slots=True, frozen=True)
+class Resolution:
     """What becomes of an instruction: ``old`` in it gives way to ``new``.
 
     ``poison``: there is nothing of the kind in the kernel, the instruction must not be reached.

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from netbpf.btf import types as t
 from netbpf.btf.blob import Btf
 from netbpf.btf.ext import CoreRelo
+from netbpf.records import record
 
 # include/uapi/linux/bpf.h: enum bpf_core_relo_kind.
 FIELD_BYTE_OFFSET = 0
@@ -63,7 +62,8 @@ class CoreError(ValueError):
     """A relocation that makes no sense, or whose answer is not the same for all candidates."""
 
 
-class Step(NamedTuple):
+@record(slots=True, frozen=True)
+class Step:
     """A member, by ``name`` and its ``position`` in ``type_id``, or (no name) an element of it."""
 
     type_id: int

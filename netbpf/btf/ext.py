@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 
 from netbpf.btf.blob import Btf
 from netbpf.btf.errors import BtfFormatError
 from netbpf.btf.header import MAGIC
 from netbpf.records import field, record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 FUNC_INFO_SIZE = 8
 LINE_INFO_SIZE = 16

@@ -15,7 +15,7 @@ from netbpf.records import field, record
 CACHE_LINE = 64
 _MAX_DEPTH = 32
 _MAX_ROWS = 100_000
-_KINDS: dict[str, tuple[int, ...]] = {
+KINDS: dict[str, tuple[int, ...]] = {
     "struct": (t.KIND_STRUCT, t.KIND_FWD),
     "union": (t.KIND_UNION, t.KIND_FWD),
     "enum": (t.KIND_ENUM, t.KIND_ENUM64),
@@ -95,11 +95,11 @@ def find(btf: Btf, text: str) -> list[int]:
     :raises NotFoundError: there is no such type. :raises ValueError: the text names none.
     """
     words = text.split()
-    if not words or len(words) > 2 or (len(words) == 2 and words[0] not in _KINDS):
+    if not words or len(words) > 2 or (len(words) == 2 and words[0] not in KINDS):
         # The compilers' own names hold spaces: unsigned int.
         words = [text.strip()] if btf.ids(text.strip()) else words
-    if len(words) == 2 and words[0] in _KINDS:
-        kinds = _KINDS[words[0]]
+    if len(words) == 2 and words[0] in KINDS:
+        kinds = KINDS[words[0]]
     elif len(words) == 1:
         kinds = tuple(_WORDS)
     else:

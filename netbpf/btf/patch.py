@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
 
 from netbpf.btf import types as t
 from netbpf.btf.blob import Btf
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 def patched(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import re
 import struct
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
 
 from netbpf.btf import types as t
 from netbpf.btf.blob import Btf
+from netbpf.records import replace
 
-_TOKEN = re.compile(r"\.?([A-Za-z_][A-Za-z0-9_]*)|\[(\d+)\]")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Literal
+
+_TOKEN = r"\.?([A-Za-z_][A-Za-z0-9_]*)|\[(\d+)\]"
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
 
@@ -20,10 +23,14 @@ def split(path: str) -> tuple[str, list[str | int]]:
 
     :raises ValueError: it is no such path.
     """
+    # Few commands read a path: none of the others has to import this.
+    import re
+
+    token = re.compile(_TOKEN)
     steps: list[str | int] = []
     at = 0
     while at < len(path):
-        found = _TOKEN.match(path, at)
+        found = token.match(path, at)
         if found is None or (at == 0 and (found[1] is None or path[0] == ".")):
             break
         if at and found[1] is not None and path[at] != ".":
@@ -103,9 +110,9 @@ class Values:
     def write(self, buffer: bytearray, offset: int, type_id: int, value: Any, name: str) -> None:
         """Put ``value`` into ``buffer``.
 
-        Integers, enums and bools also from text (``0x10``, an enumerator, ``true``); character
-        arrays from text or bytes, the rest filled with zeroes; other arrays from a sequence,
-        structs from a mapping, what is left out stays as it was.
+        Numbers, enums and bools also from text (``0x10``, an enumerator, ``true``); character
+        arrays from text or bytes, the rest filled with zeroes; other arrays from a sequence or text
+        (``1,2,3``), structs from a mapping, what is left out stays as it was.
 
         :raises TypeError: a value of another kind. :raises ValueError: it does not fit.
         """
@@ -116,9 +123,7 @@ class Values:
         if isinstance(found, t.Int | t.Enum):
             data = self._scalar(found, value, name)
         elif isinstance(found, t.Float):
-            if not isinstance(value, int | float):
-                raise TypeError(f"{name} is a number, not {value!r}")
-            data = struct.pack(self._float(found), value)
+            data = self._float_bytes(found, value, name)
         elif isinstance(found, t.Array):
             self._write_array(buffer, offset, found, value, name)
             return
@@ -126,26 +131,65 @@ class Values:
             if not isinstance(value, Mapping):
                 raise TypeError(f"{name} is a struct: give it a mapping, or set a member of it")
             for key, item in value.items():
+                if field := self.bit_field(type_id, str(key)):
+                    self._write_bits(buffer, offset, size, field, item, f"{name}.{key}")
+                    continue
                 inner, at = self.step(type_id, [str(key)], name)
                 self.write(buffer, offset + at, inner, item, f"{name}.{key}")
             return
         else:
-            raise TypeError(f"{name} is a pointer or a type that cannot be set")
+            what = "a pointer" if isinstance(found, t.Ptr) else "of a type"
+            raise TypeError(f"{name} is {what} that cannot be set")
         buffer[offset : offset + size] = data
 
+    def bit_field(self, type_id: int, name: str) -> t.Member | None:
+        """The bit field called ``name`` of a struct or union, its place in bits of all of it."""
+        _, found = self._btf.resolve(type_id)
+        for member in found.members if isinstance(found, t.Struct | t.Union) else ():
+            if member.name == name:
+                return member if member.bit_size else None
+            if not member.name and (inner := self.bit_field(member.type_id, name)):
+                return replace(inner, bit_offset=inner.bit_offset + 8 * member.offset)
+        return None
+
+    def _write_bits(
+        self, buffer: bytearray, offset: int, size: int, field: t.Member, value: Any, name: str
+    ) -> None:
+        _, kind = self._btf.resolve(field.type_id)
+        if not isinstance(kind, t.Int | t.Enum):
+            raise TypeError(f"{name} is a bit field of no number")
+        number, width = _integer(kind, value, name), field.bit_size
+        low = -(1 << (width - 1)) if kind.signed else 0
+        if not low <= number < low + (1 << width):
+            raise ValueError(f"{name} has {width} bits, {number} does not fit into it")
+        shift, mask = self._shift(field, size), (1 << width) - 1
+        whole = int.from_bytes(buffer[offset : offset + size], self._order) & ~(mask << shift)
+        whole |= (number & mask) << shift
+        buffer[offset : offset + size] = whole.to_bytes(size, self._order)
+
+    def _shift(self, field: t.Member, size: int) -> int:
+        # Counted from the lowest bit in little endian, from the highest in big.
+        if self._order == "little":
+            return field.bit_offset
+        return 8 * size - field.bit_offset - field.bit_size
+
     def _scalar(self, found: t.Int | t.Enum, value: Any, name: str) -> bytes:
-        if isinstance(found, t.Enum):
-            number = _enumerator(found, value, name)
-        elif found.bool_:
-            number = _truth(value, name)
-        else:
-            number = _number(value, name)
+        number = _integer(found, value, name)
         signed = number < 0 if isinstance(found, t.Enum) else found.signed
         try:
             return number.to_bytes(found.size, self._order, signed=signed)
         except OverflowError:
             kind = found.name or "an enum"
             raise ValueError(f"{name} is of type {kind}, {number} does not fit into it") from None
+
+    def _float_bytes(self, found: t.Float, value: Any, name: str) -> bytes:
+        number = _real(value, name)
+        try:
+            return struct.pack(self._float(found), number)
+        except OverflowError:
+            raise ValueError(
+                f"{name} is of type {found.name}, {value} does not fit into it"
+            ) from None
 
     def _float(self, found: t.Float) -> str:
         if found.size not in (4, 8):
@@ -168,8 +212,10 @@ class Values:
                 raise ValueError(f"{name} has {found.length} bytes, not {len(value)}")
             buffer[offset : offset + found.length] = bytes(value).ljust(found.length, b"\0")
             return
+        if isinstance(value, str) and "," in value:
+            value = value.split(",")
         if isinstance(value, str | bytes) or not isinstance(value, Sequence):
-            raise TypeError(f"{name} is an array: give it a sequence, or set an element of it")
+            raise TypeError(f"{name} is an array: give it values, as 1,2,3, or set {name}[0]")
         if len(value) > found.length:
             raise ValueError(f"{name} has {found.length} elements, not {len(value)}")
         for index, item in enumerate(value):
@@ -218,10 +264,7 @@ class Values:
         return values
 
     def _read_bits(self, member: t.Member, data: bytes) -> int:
-        """A bit field: counted from the lowest bit in little endian, from the highest in big."""
-        shift = member.bit_offset
-        if self._order == "big":
-            shift = 8 * len(data) - shift - member.bit_size
+        shift = self._shift(member, len(data))
         number = int.from_bytes(data, self._order) >> shift & ((1 << member.bit_size) - 1)
         _, kind = self._btf.resolve(member.type_id)
         if isinstance(kind, t.Int) and kind.signed and number >> (member.bit_size - 1):
@@ -231,6 +274,21 @@ class Values:
 
 def _is_char(found: t.Type) -> bool:
     return isinstance(found, t.Int) and found.size == 1 and found.name == "char"
+
+
+def _integer(found: t.Int | t.Enum, value: Any, name: str) -> int:
+    if isinstance(found, t.Enum):
+        return _enumerator(found, value, name)
+    return _truth(value, name) if found.bool_ else _number(value, name)
+
+
+def _real(value: Any, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise TypeError(f"{name} is a number, not {value!r}")
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        raise ValueError(f"{name} is a number, {value!r} is none") from None
 
 
 def _number(value: Any, name: str) -> int:
@@ -258,6 +316,8 @@ def _enumerator(found: t.Enum, value: Any, name: str) -> int:
             if known == value:
                 # Without the flag for signed enums (LLVM before 15) a negative one reads as large.
                 return number if number < 0 else number & ((1 << 8 * found.size) - 1)
+        import re
+
         if not re.fullmatch(r"-?(0x)?[0-9a-fA-F]+", value):
             words = ", ".join(known for known, _ in found.values)
             raise ValueError(f"{name} is one of {words}, not {value!r}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
+from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -73,13 +74,26 @@ def _write(text: str) -> None:
     sys.stdout.write(text)
 
 
-@app.command(cls=Command, epilog="Example: netbpf btf show 'struct sk_buff'")
+class _ShowCommand(Command):
+    """Takes ``struct sk_buff`` without quotation marks around it."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        from netbpf.btf.layout import KINDS
+
+        for at, (word, name) in enumerate(pairwise(args)):
+            if word in KINDS and name[:1] not in ("", "-"):
+                args = [*args[:at], f"{word} {name}", *args[at + 2 :]]
+                break
+        return super().parse_args(ctx, args)
+
+
+@app.command(cls=_ShowCommand, epilog="Example: netbpf btf show struct sk_buff")
 def show(
     type: Annotated[
         str,
         typer.Argument(
             metavar="TYPE",
-            help="'struct NAME', 'union NAME', 'enum NAME', 'typedef NAME', 'func NAME', or NAME.",
+            help="struct NAME, union NAME, enum NAME, typedef NAME, func NAME, or NAME.",
         ),
     ],
     file: File = None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,6 +14,7 @@ from netbpf.cli import references, told
 from netbpf.cli.chain_view import pins_of
 from netbpf.cli.lint import Strict
 from netbpf.cli.output import Document, emit, say
+from netbpf.cli.program_options import Hold, Old, Pin, Variables
 from netbpf.cli.settings import settings
 from netbpf.plumbing.packet_path import ifindex_of
 
@@ -65,16 +67,6 @@ Expected = Annotated[
         help="Refuse unless the chain is at this revision.",
     ),
 ]
-Variables = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="VAR=VALUE", help="Set a global of the program before it is loaded."
-    ),
-]
-Old = Annotated[
-    str | None,
-    typer.Option("--old", metavar="REF", help="Refuse unless this holds the place now."),
-]
 
 
 def remove_defunct_pins(ifindexes: set[int]) -> None:
@@ -101,12 +93,8 @@ def attach(
         bool | None,
         typer.Option("--link/--no-link", help="By a bpf_link (the default), or by itself."),
     ] = None,
-    pin: Annotated[
-        str | None, typer.Option(metavar="PATH", help="Pin the link here instead.")
-    ] = None,
-    hold: Annotated[
-        bool, typer.Option("--hold", help="Keep the link here until Ctrl-C, without a pin.")
-    ] = False,
+    pin: Pin = None,
+    hold: Hold = False,
     expected_revision: Expected = None,
     variables: Variables = None,
     strict: Strict = False,
@@ -116,6 +104,7 @@ def attach(
     Makes a bpf_link, pinned below /sys/fs/bpf/netbpf so that it stays.
     """
     from netbpf.bpf.anchor import Anchor
+    from netbpf.bpf.pin_name import name_for
     from netbpf.cli.keep import Keeper
 
     hooks = hooks_of(ctx)
@@ -147,7 +136,9 @@ def attach(
             expected_revision=expected,
         )
         told.now(hooks, ifindex, hook)
-        with keeper.keep(placed.link, device, ifindex, hook, info.name) as pins:
+        inode = os.stat("/proc/thread-self/ns/net").st_ino
+        own_name = partial(name_for, inode, device, ifindex, hook, info.name)
+        with keeper.keep(placed.link, own_name) as pins:
             document = placed_document("attached", device, placed, info, pins)
             emit(document, lambda: _say_attached(device, placed, info, pins))
             keeper.wait()

@@ -32,8 +32,8 @@ def explain(
             "--for",
             metavar="OPERATION",
             autocompletion=_operations,
-            help="Only for this one: attach, detach, update, show, netkit-add, netkit-set or "
-            "lease-add.",
+            help="Only for this one: attach, detach, update, show, netkit-add, netkit-set, "
+            "lease-add, netns-attach, netns-detach, netns-update or netns-show.",
         ),
     ] = None,
 ) -> None:

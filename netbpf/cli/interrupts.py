@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from netbpf import signals
 
-SIGNALS = {signal.SIGINT, signal.SIGTERM}
+SIGNALS = {signals.SIGINT, signals.SIGTERM}
 
 
-@contextmanager
-def uninterrupted() -> Iterator[None]:
+def uninterrupted() -> _Uninterrupted:
     """Let no interruption in; one that comes meanwhile, or until the process ends, is too late."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        yield
-    finally:
+    return _Uninterrupted()
+
+
+class _Uninterrupted:
+    def __enter__(self) -> None:
+        self._before = signals.pthread_sigmask(signals.SIG_BLOCK, SIGNALS)
+
+    def __exit__(self, *_: object) -> None:
         # What is pending for an ignored signal is forgotten (kernel/signal.c: do_sigaction).
         for number in SIGNALS:
-            signal.signal(number, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            signals.signal(number, signals.SIG_IGN)
+        signals.pthread_sigmask(signals.SIG_SETMASK, self._before)
 
 
 def wait() -> None:
     """Inside of ``uninterrupted``: wait for an interruption, which may have come already."""
     # A signal that is ignored would never come, and a shell starts what runs in the background with
     # SIGINT ignored.
-    before = {number: signal.signal(number, signal.SIG_DFL) for number in SIGNALS}
-    signal.sigwait(SIGNALS)
+    before = {number: signals.signal(number, signals.SIG_DFL) for number in SIGNALS}
+    signals.sigwait(SIGNALS)
     for number, handler in before.items():
-        signal.signal(number, handler)
+        signals.signal(number, handler)

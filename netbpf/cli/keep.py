@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
 
 from netbpf.bpf import pin as pins
 from netbpf.bpf.bpffs import FOLDER, MOUNT, BpfFs, lasting, reach
 from netbpf.bpf.link import Link
 from netbpf.cli import interrupts
 from netbpf.cli.output import note
+from netbpf.cli.places import settle, shown, tell
 from netbpf.records import field, record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Literal
 
 
 @record(slots=True)
@@ -87,10 +91,11 @@ class Keeper:
         return "without a link"
 
     @contextmanager
-    def keep(
-        self, link: Link | None, device: str, ifindex: int, hook: str, prog: str
-    ) -> Iterator[list[str]]:
-        """Pin the link and let go of it; without a pin it ends with the block."""
+    def keep(self, link: Link | None, own_name: Callable[[int], str]) -> Iterator[list[str]]:
+        """Pin the link and let go of it; without a pin it ends with the block.
+
+        :param own_name: what netbpf's own pin of the link with this id is called.
+        """
         if link is None:
             yield []
             return
@@ -107,8 +112,7 @@ class Keeper:
                 yield [shown(self.path, self.fs)]
             else:
                 assert self.fs is not None
-                inode = os.stat("/proc/thread-self/ns/net").st_ino
-                name = pins.name_for(inode, device, ifindex, hook, prog, link.id)
+                name = own_name(link.id)
                 yield [pins.create_own(link.fileno(), self.fs, name, link.kind)]
 
     def wait(self) -> None:
@@ -118,34 +122,6 @@ class Keeper:
         note("holding the link; Ctrl-C releases it")
         interrupts.wait()
         note("released")
-
-
-def settle(path: str, *, mount: bool = True) -> tuple[str, BpfFs | None]:
-    """Where this process gets to ``path``, and the bpffs when it is the one of custom.
-
-    :param mount: False only looks; a bpffs that would have to be mounted is returned as such.
-    :raises NetbpfError: that bpffs goes when this command ends.
-    """
-    path = os.path.abspath(path)
-    if not f"{path}/".startswith(f"{MOUNT}/"):
-        return path, None
-    fs = lasting(mount=mount)
-    return fs.path + path.removeprefix(MOUNT), fs
-
-
-def shown(path: str, fs: BpfFs | None) -> str:
-    """``path`` as the bpffs' own mount namespace has it."""
-    if fs is not None and path.startswith(fs.path):
-        return fs.shown + path.removeprefix(fs.path)
-    return path
-
-
-def tell(fs: BpfFs | None, *, mount: bool = True) -> None:
-    """Note what is special about the bpffs; ``mount``: as for ``settle``."""
-    if fs is not None and fs.mounted:
-        note(f"{'mounted' if mount else 'would mount'} a bpffs on {MOUNT}")
-    if fs is not None and fs.holder is not None:
-        note(f"this bpffs goes when process {fs.holder} ends: it has its own mounts")
 
 
 def remove_pins(link_id: int, ref: str, *, dry_run: bool = False) -> list[str]:

@@ -29,7 +29,8 @@ def show(
     """Show links: what they attach, where, who holds them; the defunct ones too, and why."""
     from netbpf.bpf.link import Link
     from netbpf.bpf.owners import link_owners
-    from netbpf.bpf.pin import OwnName, link_pins
+    from netbpf.bpf.pin import link_pins
+    from netbpf.bpf.pin_name import OwnName
     from netbpf.errors import NotFoundError
     from netbpf.plumbing import places
 

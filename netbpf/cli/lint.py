@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from netbpf.bpf.prog import Program
     from netbpf.lint.insns import Code
     from netbpf.lint.rules import Finding
+    from netbpf.netns.hooks import NetnsHook
 
 Strict = Annotated[
     bool,
@@ -22,13 +23,18 @@ Strict = Annotated[
 ]
 
 
-def tell(name: str, program: Program | Code, hook: Hook, strict: bool) -> None:
+def tell(name: str, program: Program | Code, hook: Hook | NetnsHook, strict: bool) -> None:
     """Note what does not work in a program that is about to be attached.
+
+    The rules are those of chains; of a namespace's hooks there are none.
 
     :raises NetbpfError: ``strict``, and there is something; nothing was noted then.
     """
+    from netbpf.bpf.hook import Hook
     from netbpf.lint.rules import warnings
 
+    if not isinstance(hook, Hook):
+        return
     try:
         found = warnings(program, hook)
     except NetbpfError:

@@ -31,6 +31,13 @@ def prog_load(
         str | None,
         typer.Option(metavar="FILE", help="The kernel's types, in place of the running kernel's."),
     ] = None,
+    attach_to: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=PROG",
+            help="The loaded program that this one (freplace, fentry, fexit) is for.",
+        ),
+    ] = None,
     autoattach: Annotated[
         bool,
         typer.Option("--autoattach", help="Attach the programs whose sections say where."),
@@ -43,5 +50,7 @@ def prog_load(
     loading.load(
         file,
         pin,
-        loading.Asked(variables or (), map_pins or (), map_sizes or (), btf, autoattach),
+        loading.Asked(
+            variables or (), map_pins or (), map_sizes or (), btf, autoattach, attach_to or ()
+        ),
     )

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, NamedTuple
-
+from netbpf.cli import places
 from netbpf.cli.output import Document, emit, note, say
 from netbpf.cli.settings import settings
+from netbpf.closing import Several
 from netbpf.errors import NetbpfError
+from netbpf.records import record
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from netbpf.bpf.bpffs import BpfFs
+    from netbpf.bpf.prog import Program
     from netbpf.loader import Object
     from netbpf.loader.foresee import Foreseen
     from netbpf.loader.pinning import Pins
@@ -20,7 +23,8 @@ if TYPE_CHECKING:
 _MAX_ENTRIES = 2**32 - 1
 
 
-class Asked(NamedTuple):
+@record(slots=True, frozen=True)
+class Asked:
     """What the options ask for, as they are written."""
 
     variables: Sequence[str] = ()
@@ -28,13 +32,14 @@ class Asked(NamedTuple):
     map_sizes: Sequence[str] = ()
     btf: str | None = None
     autoattach: bool = False
+    attach_to: Sequence[str] = ()
 
 
 def load(file: str, pin: str | None, asked: Asked) -> None:
     """Load all programs and maps of an object file, pin them in ``pin``, and tell of it."""
-    with ExitStack() as own:
+    with Several() as own:
         if settings.dry_run:
-            _would_load(own.enter_context(_opened(file, asked)), pin, asked.btf, asked.autoattach)
+            _would_load(file, pin, asked, own)
             return
         document = _load(file, pin, asked, own)
         tell(document, pin is not None)
@@ -42,7 +47,7 @@ def load(file: str, pin: str | None, asked: Asked) -> None:
 
 def made(file: str, pin: str | None) -> Document:
     """Load an object file without any options; its programs end with this unless pinned."""
-    with ExitStack() as own:
+    with Several() as own:
         return _load(file, pin, Asked(), own)
 
 
@@ -53,16 +58,16 @@ def tell(document: Document, pinned: bool) -> None:
         note("not pinned: it ended with this command (--pin DIR keeps it)")
 
 
-def _load(file: str, pin: str | None, asked: Asked, own: ExitStack) -> Document:
-    from netbpf.cli import keep
+def _load(file: str, pin: str | None, asked: Asked, own: Several) -> Document:
     from netbpf.loader.foresee import chosen
 
-    obj = own.enter_context(_opened(file, asked))
+    obj = _opened(file, asked, own)
     folder, fs = (None, None) if pin is None else _folder(pin)
     _plan(chosen(obj), folder, asked.autoattach)
-    keep.tell(fs)
-    obj.load(btf=asked.btf)
-    made = own.enter_context(_attach(obj)) if asked.autoattach else None
+    targets = _targets(obj, asked, own)
+    places.tell(fs)
+    obj.load(btf=asked.btf, attach_to=targets)
+    made = own.add(_attach(obj)) if asked.autoattach else None
     pins = _pin(obj, folder, made) if folder is not None else None
     return _document(obj, pins, fs, made)
 
@@ -95,14 +100,13 @@ def _unkeepable(name: str) -> NetbpfError:
     )
 
 
-@contextmanager
-def _opened(file: str, asked: Asked) -> Iterator[Object]:
+def _opened(file: str, asked: Asked, own: Several) -> Object:
     from netbpf import loader
 
-    with loader.open(file) as obj:
-        if asked.variables or asked.map_sizes or asked.map_pins:
-            _changed(obj, asked)
-        yield obj
+    obj = own.add(loader.open(file))
+    if asked.variables or asked.map_sizes or asked.map_pins:
+        _changed(obj, asked)
+    return obj
 
 
 def _changed(obj: Object, asked: Asked) -> None:
@@ -123,12 +127,27 @@ def _changed(obj: Object, asked: Asked) -> None:
             obj.reuse_map(name, existing)
 
 
+def _targets(obj: Object, asked: Asked, own: Several) -> dict[str, Program]:
+    """The loaded programs that programs of the object are to be attached to, by their names."""
+    if not asked.attach_to:
+        return {}
+    # Imported only here: it brings the parser.
+    from netbpf.cli.references import assignment, loaded
+
+    found: dict[str, Program] = {}
+    for text in asked.attach_to:
+        name, ref = assignment(text, "--attach-to", ("NAME", "PROG"))
+        obj.spec.program(name)
+        if name in found:
+            raise ValueError(f"--attach-to {text}: {name} is attached to one program only")
+        found[name] = own.add(loaded(ref))
+    return found
+
+
 def _folder(pin: str, *, mount: bool = True) -> tuple[str, BpfFs | None]:
     if not pin:
         raise ValueError("--pin is followed by a folder, this one is empty")
-    from netbpf.cli import keep
-
-    return keep.settle(pin, mount=mount)
+    return places.settle(pin, mount=mount)
 
 
 def _plan(found: Foreseen, folder: str | None, autoattach: bool) -> tuple[Pins | None, Auto | None]:
@@ -150,16 +169,16 @@ def _plan(found: Foreseen, folder: str | None, autoattach: bool) -> tuple[Pins |
     return pinning.plan(folder, maps, programs, links, shared=found.shared), auto
 
 
-def _would_load(obj: Object, pin: str | None, btf: str | None, autoattach: bool) -> None:
-    from netbpf.cli import keep
+def _would_load(file: str, pin: str | None, asked: Asked, own: Several) -> None:
     from netbpf.loader import maps
     from netbpf.loader.foresee import foresee
 
-    found = foresee(obj, btf=btf)
+    obj = _opened(file, asked, own)
+    found = foresee(obj, btf=asked.btf, attach_to=_targets(obj, asked, own))
     folder, fs = (None, None) if pin is None else _folder(pin, mount=False)
-    keep.tell(fs, mount=False)
+    places.tell(fs, mount=False)
     # On a bpffs that is not mounted yet there is nothing that could stand in the way.
-    pins, auto = _plan(found, None if fs is not None and fs.mounted else folder, autoattach)
+    pins, auto = _plan(found, None if fs is not None and fs.mounted else folder, asked.autoattach)
     at = _Shown(pins, fs)
     document: Document = {
         "file": obj.spec.path,
@@ -214,9 +233,7 @@ class _Shown:
     def _path(self, paths: Mapping[str, str], name: str) -> str | None:
         if name not in paths:
             return None
-        from netbpf.cli import keep
-
-        return keep.shown(paths[name], self._fs)
+        return places.shown(paths[name], self._fs)
 
 
 def _not_attached(left: Mapping[str, str]) -> list[Document]:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from netbpf.cli import netns_place, netns_view
+from netbpf.cli import netns_links, netns_place, netns_view
 from netbpf.cli.command import ChangingCommand, Command, Group, netns_names
-from netbpf.cli.output import emit, note, say, table
+from netbpf.cli.output import emit, lines, note, say, table
 from netbpf.cli.settings import settings
 
 if TYPE_CHECKING:
@@ -80,12 +80,13 @@ def show(
     ] = None,
 ) -> None:
     """Show every network namespace that a name, a mount or a process holds."""
-    found, looker = netns_view.found(name), netns_view.ChainLooker()
-    documents = [document for each in found if (document := _document(each, looker))]
+    found, looker, links = netns_view.found(name), netns_view.ChainLooker(), netns_links.Reader()
+    documents = [document for each in found if (document := _document(each, looker, links))]
+    links.finish()
     emit(
         {"namespaces": documents},
         lambda: table(
-            ["NAME", "INODE", "NSID", "PIDS", "DEVICES", "CHAINS"],
+            ["NAME", "INODE", "NSID", "PIDS", "DEVICES", "CHAINS", "LINKS"],
             [
                 [
                     each["name"],
@@ -94,11 +95,24 @@ def show(
                     _few(each["pids"]),
                     _few(each["devices"]),
                     netns_view.chains_cell(each["chains"]),
+                    lines(netns_links.words(each)),
                 ]
                 for each in documents
             ],
         ),
     )
+
+
+app.command(cls=ChangingCommand, epilog="Example: netbpf netns attach web sk_lookup many_ports.o")(
+    netns_links.attach
+)
+app.command(
+    cls=ChangingCommand, epilog="Example: netbpf netns detach web sk_lookup name:many_ports"
+)(netns_links.detach)
+app.command(
+    cls=ChangingCommand,
+    epilog="Example: netbpf netns update web sk_lookup name:many_ports many_ports-v2.o",
+)(netns_links.update)
 
 
 @app.command(
@@ -123,16 +137,18 @@ def run(
         netns.exec_in(place, argv)
 
 
-def _document(found: Namespace, looker: ChainLooker) -> dict[str, Any] | None:
+def _document(
+    found: Namespace, looker: ChainLooker, links: netns_links.Reader
+) -> dict[str, Any] | None:
     """The namespace as cli.md has it; None when it has gone meanwhile."""
     from netbpf import netns
     from netbpf.errors import KernelError, NotFoundError
 
-    devices, chains, nsid = [], [], None
+    devices, chains, attached, nsid = [], [], [], None
     try:
         with found.open() as place:
-            # First, as it needs no right to enter.
-            nsid = _nsid(place)
+            # First what needs no right to enter.
+            nsid, attached = _nsid(place), links.documents(place)
             devices = netns.run_in(place, lambda: [name for _, name in socket.if_nameindex()])
             chains = looker.chains(place)
     except NotFoundError:
@@ -146,7 +162,7 @@ def _document(found: Namespace, looker: ChainLooker) -> dict[str, Any] | None:
         "pids": list(found.pids),
         "devices": devices,
         "chains": chains,
-        "links": [],
+        "links": attached,
     }
 
 

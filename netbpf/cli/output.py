@@ -27,10 +27,9 @@ def emit(document: Document, render: Callable[[], None]) -> None:
     """
     try:
         if settings.json:
-            import json
+            from netbpf.cli import json_text
 
-            whole = {"schema_version": SCHEMA_VERSION, **document}
-            print(json.dumps(whole, default=lambda data: bytes(data).hex()))
+            print(json_text.dumps({"schema_version": SCHEMA_VERSION, **document}))
         else:
             render()
         sys.stdout.flush()

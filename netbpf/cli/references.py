@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from netbpf.bpf.prog import Program
     from netbpf.elf import ObjectSpec, ProgramSpec
     from netbpf.lint.insns import Code
+    from netbpf.netns.hooks import NetnsHook
 
 _LOADED = ("id:", "name:", "tag:", "pin:", "link:")
 
 
 @contextmanager
 def program(
-    text: str, variables: Sequence[str], hook: Hook | None, *, strict: bool = False
+    text: str, variables: Sequence[str], hook: Hook | NetnsHook | None, *, strict: bool = False
 ) -> Iterator[Program]:
     """The program that ``text`` names, loaded for ``hook``; closed with the block.
 
@@ -62,7 +63,7 @@ def program(
 
 
 def check(
-    text: str, variables: Sequence[str], hook: Hook, *, strict: bool = False
+    text: str, variables: Sequence[str], hook: Hook | NetnsHook, *, strict: bool = False
 ) -> tuple[int | None, str]:
     """Id and name of the program that ``text`` names, with nothing loaded: for a dry run.
 
@@ -75,7 +76,7 @@ def check(
 
 @contextmanager
 def examined(
-    text: str, variables: Sequence[str], hook: Hook
+    text: str, variables: Sequence[str], hook: Hook | NetnsHook
 ) -> Iterator[tuple[int | None, str, Program | Code]]:
     """The program that ``text`` names, to be looked into: its id, its name, and itself.
 
@@ -102,14 +103,13 @@ def examined(
         yield None, spec.name, code.of(obj, spec)
 
 
-def _check_type(name: str, number: int, word: str, hook: Hook) -> None:
+def _check_type(name: str, number: int, word: str, hook: Hook | NetnsHook) -> None:
     from netbpf.bpf import uapi
 
-    # kernel/bpf/syscall.c: attach_type_to_prog_type.
-    if number != uapi.BPF_PROG_TYPE_SCHED_CLS:
+    if number != hook.prog_type:
         raise NetbpfError(
-            f"{name} is of type {word}, {hook.member} {hook.name} takes sched_cls",
-            hint='its section is called SEC("tc")',
+            f"{name} is of type {word}, {hook.words} takes {uapi.PROG_TYPE_NAMES[hook.prog_type]}",
+            hint=f'its section is called SEC("{hook.section}")',
             code="wrong_type",
         )
 
@@ -135,10 +135,8 @@ def _object_file(text: str) -> tuple[str, str | None] | None:
     raise NotFoundError("object file", text, hint=hint)
 
 
-def _fitting(spec: ObjectSpec, name: str | None, hook: Hook | None) -> ProgramSpec:
+def _fitting(spec: ObjectSpec, name: str | None, hook: Hook | NetnsHook | None) -> ProgramSpec:
     """The program of that name, or the only one that fits; one made for this hook fits best."""
-    from netbpf.bpf import uapi
-
     if name is not None:
         return spec.program(name)
     if hook is None:
@@ -148,31 +146,32 @@ def _fitting(spec: ObjectSpec, name: str | None, hook: Hook | None) -> ProgramSp
     made_for_it = [
         each
         for each in spec.programs
-        if each.type == uapi.BPF_PROG_TYPE_SCHED_CLS
-        and each.expected_attach_type == hook.attach_type
+        if each.type == hook.prog_type and each.expected_attach_type == hook.attach_type
     ]
     if len(made_for_it) == 1:
         return made_for_it[0]
-    return spec.only_program([uapi.BPF_PROG_TYPE_SCHED_CLS])
+    return spec.only_program([hook.prog_type])
 
 
-@contextmanager
-def _loaded(text: str, variables: Sequence[str]) -> Iterator[Program]:
-    from netbpf.bpf.prog import Program, loaded
-    from netbpf.bpf.ref import Ref
-
+def _loaded(text: str, variables: Sequence[str]) -> Program:
     if variables:
         raise ValueError(f"--set is for what is loaded from a file; {text} is loaded already")
+    return loaded(text)
+
+
+def loaded(text: str) -> Program:
+    """The program that is in the kernel already and that ``text`` names; the caller closes it."""
+    from netbpf.bpf import prog
+    from netbpf.bpf.prog import Program
+    from netbpf.bpf.ref import Ref
+
     ref = Ref.parse(text)
     if ref.kind == "pin":
-        with Program.from_pin(ref.value) as pinned:
-            yield pinned
-        return
-    infos = loaded(ref)
+        return Program.from_pin(ref.value)
+    infos = prog.loaded(ref)
     if len(infos) > 1:
         raise AmbiguousError("program", str(ref), [f"id:{info.id} {info.name}" for info in infos])
-    with Program.from_id(infos[0].id) as found:
-        yield found
+    return Program.from_id(infos[0].id)
 
 
 def assignment(

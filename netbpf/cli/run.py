@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +14,7 @@ from netbpf import captures
 from netbpf.cli import chain as shared
 from netbpf.cli import references
 from netbpf.cli.output import note, say
+from netbpf.cli.program_options import Variables
 from netbpf.cli.settings import settings
 from netbpf.errors import BpfError
 from netbpf.plumbing.packet_path import ifindex_of
@@ -67,6 +68,20 @@ def prog_run(
         int,
         typer.Option(metavar="N", min=1, max=2**32 - 1, help="Runs per packet, for a better time."),
     ] = 1,
+    lookup: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS:PORT", help="Ask an sk_lookup program: what a connection here gets."
+        ),
+    ] = None,
+    remote: Annotated[
+        str | None,
+        typer.Option("--from", metavar="ADDRESS:PORT", help="Where that connection comes from."),
+    ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(metavar="tcp|udp", help="The protocol of that connection, tcp if not said."),
+    ] = None,
     out: Out = None,
     limit: Limit = None,
     mark: Mark = None,
@@ -79,18 +94,30 @@ def prog_run(
             autocompletion=shared.devices,
         ),
     ] = None,
-    variables: shared.Variables = None,
+    variables: Variables = None,
 ) -> None:
     """Run a program over packets, without traffic.
 
     What it does to maps is done. With --repeat each run gets the packet as the run before left it.
     """
+    if lookup is not None:
+        if any(each is not None for each in (data, pcap, out, limit, mark, device)):
+            raise ValueError("--lookup: there is no packet; only --from, --protocol and --repeat")
+        from netbpf.cli import run_lookup
+
+        run_lookup.run(ref, variables or [], lookup, remote, protocol or "tcp", repeat)
+        return
+    if remote is not None or protocol is not None:
+        raise ValueError("--from and --protocol go with --lookup")
     _check(data, pcap, out)
     ifindex = ifindex_of(device) if device is not None else 0
     with references.program(ref, variables or [], None) as program:
         info = program.info()
         context = _context(info, ifindex, mark)
+        _check_out(info, out)
         columns = ["PACKET", "LENGTH", "VERDICT", "RETVAL", "OUT", "NS"]
+        if _dissects(info):
+            columns.append("KEYS")
         with _packets(data, pcap, out, limit, columns) as (packets, report, writer):
             for packet in packets:
                 _run_one(program, info, packet, context, repeat, report, writer, data is not None)
@@ -177,6 +204,17 @@ def _frame(data: str) -> bytes:
         raise ValueError("--data: a packet is written in hexadecimal, two digits a byte") from None
 
 
+def _dissects(info: ProgramInfo) -> bool:
+    from netbpf.bpf import uapi
+
+    return info.type == uapi.BPF_PROG_TYPE_FLOW_DISSECTOR
+
+
+def _check_out(info: ProgramInfo, out: str | None) -> None:
+    if out is not None and _dissects(info):
+        raise ValueError(f"--out: a {info.type_name} reads packets and lets none pass")
+
+
 def _context(info: ProgramInfo, ifindex: int, mark: int | None) -> Context | None:
     """The context for a program of this type, with what was asked for."""
     from netbpf.bpf import test_run, uapi
@@ -202,17 +240,26 @@ def _run_one(
     writer: captures.Writer | None,
     alone: bool,
 ) -> None:
+    from netbpf.bpf.flow_keys import FlowKeys
     from netbpf.bpf.test_run import SkbContext, passes, verdict
     from netbpf.cli.run_report import write_out
 
     try:
         result = program.test_run(packet.data, context=context, repeat=repeat)
     except BpfError as error:
-        document = {"retval": None, **_not_run(packet, error, alone), "duration_ns": None}
-        report.add(document, [packet.number, len(packet.data), "not run", None, None, None])
+        document = {
+            "retval": None,
+            **_not_run(packet, error, alone),
+            "duration_ns": None,
+            "flow_keys": None,
+        }
+        cells = [packet.number, len(packet.data), "not run", None, None, None]
+        report.add(document, cells + [None] * _dissects(info))
         return
     word = verdict(info.type, result.retval)
     after = result.context if isinstance(result.context, SkbContext) else None
+    keys = FlowKeys.parse(result.data_out) if _dissects(info) else None
+    size = len(result.data_out)
     report.add(
         {
             "packet": packet.number,
@@ -221,19 +268,14 @@ def _run_one(
             "data_out": result.data_out.hex(),
             "duration_ns": result.duration,
             **_after(after),
+            "flow_keys": asdict(keys) if keys else None,
             "cut": packet.cut,
             "error": None,
         },
-        [
-            packet.number,
-            len(packet.data),
-            word,
-            result.retval,
-            len(result.data_out),
-            result.duration,
-        ],
+        [packet.number, len(packet.data), word, result.retval, size, result.duration]
+        + [keys] * (keys is not None),
     )
-    if alone and not settings.json and writer is None:
+    if alone and not settings.json and writer is None and keys is None:
         say(f"out: {result.data_out.hex()}")
     if passes(info.type, result.retval):
         write_out(writer, packet, result.data_out)

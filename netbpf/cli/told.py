@@ -11,6 +11,7 @@ import fcntl
 import os
 import stat
 
+from netbpf.cli import json_text
 from netbpf.errors import NetbpfError
 
 TYPE_CHECKING = False
@@ -57,11 +58,9 @@ def now(hooks: Hooks, ifindex: int, hook: str) -> None:
 
 def _remember(rows: Iterable[Sequence[Any]]) -> None:
     """Each row is ifindex, hook, revision and entries: program, link, the program's name."""
-    import json
-
     inode = _inode()
     # An empty netkit side tells no revision.
-    text = "".join(json.dumps([inode, *row]) + "\n" for row in rows if row[2])
+    text = "".join(json_text.dumps([inode, *row]) + "\n" for row in rows if row[2])
     if not text or os.geteuid() != 0:
         return
     try:

@@ -6,9 +6,6 @@ of libbpf (btf.c: btf_validate_type); the kernel has more.
 
 from __future__ import annotations
 
-import sys
-from array import array
-
 from netbpf.btf import types as t
 from netbpf.btf.blob import Btf
 from netbpf.btf.errors import BtfFormatError
@@ -52,11 +49,8 @@ def check_types(btf: Btf) -> None:
 
     :raises BtfFormatError: one refers to a type or to a name that is not there.
     """
-    start, length = btf.header.types
-    words = array("I")
-    words.frombytes(btf.data[start : start + length])
-    if btf.byteorder != sys.byteorder:
-        words.byteswap()
+    start, _ = btf.header.types
+    words = btf.words
     strings, count = btf.header.strings[1], len(btf)
     at = 0
     for type_id in range(1, count):

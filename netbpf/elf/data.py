@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Sequence
 
 from netbpf.bpf import uapi
 from netbpf.bpf.macros import BPF_OBJ_NAME_LEN
@@ -15,11 +13,13 @@ from netbpf.elf.externs import KCONFIG
 from netbpf.elf.file import SHF_EXECINSTR, SHT_NOBITS, SHT_PROGBITS, ElfFile, Section
 from netbpf.elf.spec import Arena, Extern, MapSpec
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 # bpf_arena_common.h: __arena is address space 1, whose variables LLVM puts here.
 ARENA = ".addr_space.1"
 JUMP_TABLES = ".jumptables"
-_DATA = re.compile(r"\.(data|rodata)(\..*)?", re.DOTALL)
-_BSS = re.compile(r"\.bss(\..*)?", re.DOTALL)
 
 
 def is_data(section: Section) -> bool:
@@ -27,26 +27,34 @@ def is_data(section: Section) -> bool:
     if not section.size:
         return False
     if section.type == SHT_NOBITS:
-        return _BSS.fullmatch(section.name) is not None
+        return _is_one_of(section.name, ".bss")
     return (
         section.type == SHT_PROGBITS
         and not section.flags & SHF_EXECINSTR
-        and _DATA.fullmatch(section.name) is not None
+        and _is_one_of(section.name, ".data", ".rodata")
     )
 
 
-def kernel_name(object_name: str, section: str) -> str:
-    """What the map of a data section is called in the kernel, as libbpf calls it.
+def _is_one_of(section: str, *names: str) -> bool:
+    return section in names or section.startswith(tuple(f"{name}." for name in names))
 
-    ``.rodata`` of ``filter.o`` is ``filter.rodata``; ``.data.custom`` stays as it is.
+
+def plain(name: str, others: str) -> str:
+    """``name`` with ``_`` for all but letters and digits of ASCII and ``others``."""
+    return "".join(c if (c.isascii() and c.isalnum()) or c in others else "_" for c in name)
+
+
+def map_name(object_name: str, section: str) -> str:
+    """What the map of a data section is called, as libbpf calls it.
+
+    ``.rodata`` of ``filter.o`` is ``filter.rodata``; ``.data.custom`` stays as it is, also where it
+    has more characters than the kernel takes, and others.
     """
-    room = BPF_OBJ_NAME_LEN - 1
     if "." in section[1:]:
-        name = section[:room]
-    else:
-        # Seven characters are kept for the section even where it has less, and more if it has.
-        name = object_name[: room - max(len(section), 7)] + section
-    return re.sub(r"[^A-Za-z0-9_.]", "_", name)
+        return section
+    # Seven characters are kept for the section even where it has less, and more if it has.
+    name = object_name[: BPF_OBJ_NAME_LEN - 1 - max(len(section), 7)] + section
+    return plain(name, "_.")
 
 
 def data_maps(elf: ElfFile, btf: Btf | None, object_name: str) -> list[MapSpec]:
@@ -61,11 +69,8 @@ def data_maps(elf: ElfFile, btf: Btf | None, object_name: str) -> list[MapSpec]:
             raise elf.error(f"{section.size} bytes are too many", section=section.name)
         if section.name in taken:
             raise elf.error("there are two sections of this name", section=section.name)
-        name = kernel_name(object_name, section.name)
-        if name in taken:
-            # Equal only in the kernel's fifteen characters.
-            name = section.name
-        taken |= {name, section.name}
+        name = map_name(object_name, section.name)
+        taken.add(section.name)
         maps.append(
             _array(
                 name,
@@ -86,7 +91,7 @@ def kconfig_map(btf: Btf | None, externs: Sequence[Extern], object_name: str) ->
         return []
     return [
         _array(
-            kernel_name(object_name, KCONFIG),
+            map_name(object_name, KCONFIG),
             KCONFIG,
             bytes(max(e.offset + e.size for e in values)),
             flags=uapi.BPF_F_RDONLY_PROG,

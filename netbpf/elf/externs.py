@@ -6,8 +6,12 @@ from netbpf.btf import types as t
 from netbpf.btf.blob import Btf
 from netbpf.elf.checks import named
 from netbpf.elf.file import SHN_UNDEF, STB_LOCAL, STB_WEAK, STT_NOTYPE, ElfFile
-from netbpf.elf.spec import Extern, KconfigType
+from netbpf.elf.spec import Extern
 from netbpf.records import replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from netbpf.elf.spec import KconfigType
 
 KCONFIG = ".kconfig"
 KSYMS = ".ksyms"

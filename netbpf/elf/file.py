@@ -10,12 +10,13 @@ import errno
 import os
 import stat
 import struct
-from collections.abc import Iterator
-from functools import cached_property
-from typing import NamedTuple
 
 from netbpf.errors import NotFoundError, ObjectFileError
-from netbpf.records import record
+from netbpf.records import cached_property, record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 EM_NONE = 0
 EM_BPF = 247
@@ -68,7 +69,8 @@ class Section:
         return self.type == SHT_PROGBITS and bool(self.flags & SHF_EXECINSTR)
 
 
-class Symbol(NamedTuple):
+@record(slots=True)
+class Symbol:
     """One symbol; ``section`` is the section's index, 0 when it is defined elsewhere."""
 
     name: str
@@ -85,7 +87,8 @@ class Symbol(NamedTuple):
         return self.bind != STB_LOCAL and self.visibility in (STV_HIDDEN, STV_INTERNAL)
 
 
-class Rel(NamedTuple):
+@record(slots=True)
+class Rel:
     """One relocation: at ``offset`` in its section, of type ``type``, towards ``symbol``."""
 
     offset: int

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from netbpf.btf import types as t
 from netbpf.btf.blob import Btf
 from netbpf.btf.patch import patched
@@ -12,6 +10,10 @@ from netbpf.elf.checks import check_types, named
 from netbpf.elf.externs import KCONFIG, KSYMS
 from netbpf.elf.file import ElfFile
 from netbpf.elf.spec import Extern
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _Layouts = dict[int, tuple[int, dict[int, int]]]
 # It is copied, and each type looked at. That of a whole kernel has 6 MB, of a program far less.

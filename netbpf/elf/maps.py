@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from netbpf.bpf import uapi
 from netbpf.btf import types as t
 from netbpf.btf.blob import Btf
 from netbpf.elf.file import ElfFile, Section, Symbol
 from netbpf.elf.spec import MapSpec
 from netbpf.records import replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 MAPS = ".maps"
 # bpf_helpers.h: enum libbpf_pin_type

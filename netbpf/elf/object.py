@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
 import struct
-from typing import Literal
 
 from netbpf.btf import types as t
 from netbpf.btf.blob import Btf
@@ -16,6 +14,7 @@ from netbpf.elf.data import (
     data_maps,
     is_data,
     kconfig_map,
+    plain,
     read_arena,
     read_jump_tables,
 )
@@ -29,9 +28,32 @@ from netbpf.elf.spec import ObjectSpec
 from netbpf.elf.struct_ops import StructOpsReader
 from netbpf.errors import NetbpfError, ObjectFileError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal
+
 # libbpf's struct bpf_object: char license[64].
 _MAX_LICENSE = 63
 _CALLBACK = "exception_callback:"
+
+
+class Blaming:
+    """A block in which what is wrong with a file's types is the file's fault: they are read late.
+
+    :raises ObjectFileError: in place of the error of the types.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, BtfFormatError):
+            raise ObjectFileError(self._path, str(error), section=".BTF") from error
+        if isinstance(error, RecursionError):
+            raise ObjectFileError(self._path, "a type contains itself", section=".BTF") from error
 
 
 def open_object(path: str | os.PathLike[str], data: bytes | None = None) -> ObjectSpec:
@@ -55,7 +77,7 @@ def open_object(path: str | os.PathLike[str], data: bytes | None = None) -> Obje
 
 
 def _read(elf: ElfFile) -> ObjectSpec:
-    object_name = re.sub(r"[^A-Za-z0-9_]", "_", os.path.basename(elf.path).split(".")[0])
+    object_name = plain(os.path.basename(elf.path).split(".")[0], "_")
     btf = read_btf(elf)
     externs = read_externs(elf, btf)
     if btf is not None:

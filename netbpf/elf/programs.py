@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_left
-from collections.abc import Mapping
 
 from netbpf.bpf.macros import BPF_INSN_SIZE, BPF_JMP_CALL, BPF_LD_IMM64, BPF_PSEUDO_CALL
 from netbpf.btf.ext import CoreRelo, FuncInfo, LineInfo
@@ -22,8 +21,14 @@ from netbpf.elf.file import (
     Symbol,
 )
 from netbpf.elf.sections import meaning
-from netbpf.elf.spec import Binding, Function, ProgramSpec, Relocation
+from netbpf.elf.spec import Function, ProgramSpec, Relocation
 from netbpf.records import record, replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from netbpf.elf.spec import Binding
 
 TEXT = ".text"
 # Relocation types of instructions (LLVM: BinaryFormat/ELFRelocs/BPF.def).
@@ -232,7 +237,7 @@ class FunctionReader:
             self._inside(section, target, name, value)
             return Relocation(at, "arena", targets.arena[1], target.index, value)
         if targets.jump_tables and target.index == targets.jump_tables:
-            self._inside(section, target, name, symbol.value + symbol.size)
+            self._inside(section, target, name, value + symbol.size)
             return Relocation(at, "jump_table", target.name, target.index, value, symbol.size)
         found = targets.maps.get((symbol.section, value))
         if found is None:

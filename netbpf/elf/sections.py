@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 from netbpf.bpf import macros, uapi
 from netbpf.records import record
 
@@ -203,17 +201,15 @@ class SectionMeaning:
     attach_type_optional: bool = False
 
 
-@cache
-def _entries() -> dict[str, tuple[str, str, str | None, int]]:
-    return {entry[0].removesuffix("+"): entry for entry in _TABLE}
+_ENTRIES = {entry[0].removesuffix("+"): entry for entry in _TABLE}
 
 
 def _entry(name: str) -> tuple[str, str, str | None, int] | None:
     # An exact name, or what stands before the first "/" of a name that takes an argument.
-    exact = _entries().get(name)
+    exact = _ENTRIES.get(name)
     if exact is not None:
         return exact
-    first = _entries().get(name.partition("/")[0])
+    first = _ENTRIES.get(name.partition("/")[0])
     return first if first is not None and first[0].endswith("+") and "/" in name else None
 
 
@@ -242,3 +238,15 @@ def meaning(section: str) -> SectionMeaning:
 def names() -> list[str]:
     """All names of the table, for an error that lists them and for tests."""
     return [pattern for pattern, *_ in _TABLE]
+
+
+def nearest(section: str) -> str | None:
+    """The name of the table that is most like one which says nothing, None where none is."""
+    from difflib import get_close_matches
+
+    wanted = section.removeprefix("?")
+    for name in (wanted, wanted.partition("/")[0]):
+        if found := get_close_matches(name, list(_ENTRIES), n=1, cutoff=0.8):
+            return found[0]
+    begins = [n for n in _ENTRIES if wanted.startswith(n) and not wanted[len(n)].isalpha()]
+    return max(begins, key=len, default=None)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from typing import Literal
-
 from netbpf.bpf import uapi
 from netbpf.btf import types as t
 from netbpf.btf.blob import Btf
@@ -12,9 +9,14 @@ from netbpf.btf.ext import CoreRelo, FuncInfo, LineInfo
 from netbpf.errors import ObjectFileError
 from netbpf.records import field, record
 
-RelocationKind = Literal["map", "data", "call", "function", "extern", "arena", "jump_table"]
-Binding = Literal["static", "global", "weak"]
-KconfigType = Literal["bool", "tristate", "char", "integer", "string"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+    from typing import Literal
+
+    RelocationKind = Literal["map", "data", "call", "function", "extern", "arena", "jump_table"]
+    Binding = Literal["static", "global", "weak"]
+    KconfigType = Literal["bool", "tristate", "char", "integer", "string"]
 
 
 @record(slots=True, frozen=True)

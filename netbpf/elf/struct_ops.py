@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from netbpf.bpf import uapi
 from netbpf.btf import types as t
 from netbpf.btf.blob import Btf
 from netbpf.elf.file import SHT_PROGBITS, ElfFile, Rel, Section
 from netbpf.elf.spec import MapSpec, ProgramSpec, StructOps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _SECTIONS = (".struct_ops", ".struct_ops.link")
 

@@ -6,7 +6,8 @@ import fnmatch
 import os
 from collections.abc import Callable
 
-from netbpf.errors import NotFoundError, ObjectFileError
+from netbpf.elf.executable import opened
+from netbpf.errors import NotFoundError
 
 _TABLES = (".dynsym", ".symtab")
 
@@ -35,32 +36,21 @@ def matching(path: str | os.PathLike[str], pattern: str) -> dict[str, int]:
 
 
 def _functions(path: str | os.PathLike[str], wanted: Callable[[str], bool]) -> dict[str, int]:
-    from elftools.common.exceptions import ELFError
-    from elftools.elf.elffile import ELFFile
     from elftools.elf.sections import SymbolTableSection
 
-    path = os.fspath(path)
     found: dict[str, int] = {}
-    try:
-        with open(path, "rb") as file:
-            elf = ELFFile(file)
-            for name in _TABLES:
-                table = elf.get_section_by_name(name)
-                if not isinstance(table, SymbolTableSection):
+    with opened(path) as elf:
+        for name in _TABLES:
+            table = elf.get_section_by_name(name)
+            if not isinstance(table, SymbolTableSection):
+                continue
+            for symbol in table.iter_symbols():
+                if symbol["st_info"]["type"] not in ("STT_FUNC", "STT_GNU_IFUNC"):
                     continue
-                for symbol in table.iter_symbols():
-                    if symbol["st_info"]["type"] not in ("STT_FUNC", "STT_GNU_IFUNC"):
-                        continue
-                    index = symbol["st_shndx"]
-                    if not isinstance(index, int) or not wanted(symbol.name):
-                        continue
-                    section = elf.get_section(index)
-                    where = symbol["st_value"] - section["sh_addr"] + section["sh_offset"]
-                    found.setdefault(symbol.name, where)
-    except FileNotFoundError as error:
-        raise NotFoundError("file", path) from error
-    except OSError as error:
-        raise ObjectFileError(path, f"cannot be read: {error.strerror}") from error
-    except (ELFError, KeyError, ValueError, IndexError, UnicodeDecodeError) as error:
-        raise ObjectFileError(path, "not an ELF file, or a damaged one") from error
+                index = symbol["st_shndx"]
+                if not isinstance(index, int) or not wanted(symbol.name):
+                    continue
+                section = elf.get_section(index)
+                where = symbol["st_value"] - section["sh_addr"] + section["sh_offset"]
+                found.setdefault(symbol.name, where)
     return found

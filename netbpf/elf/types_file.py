@@ -69,7 +69,10 @@ def _section(path: str, fd: int) -> tuple[bytes, int]:
 def _bytes(path: str, fd: int, offset: int, size: int) -> bytes:
     if size > _MAX_BTF or offset >= 1 << 62:
         raise ObjectFileError(path, f"{size} bytes at {offset} are no BTF")
-    data = os.pread(fd, size, offset)
+    data = bytearray()
+    # In pieces, because /sys/kernel/btf gives a page at a time.
+    while piece := os.pread(fd, size - len(data), offset + len(data)):
+        data += piece
     if len(data) < size:
         raise ObjectFileError(path, f"truncated: {size} bytes at {offset} are not all there")
-    return data
+    return bytes(data)

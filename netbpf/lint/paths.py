@@ -373,8 +373,11 @@ class _Run:
         """Where the path goes on; the other way, where both are open, is left for later."""
         target = i.jump_target(self.insns, at)
         op = insn.code & 0xF0
-        if target is None or op == i.JA:
-            return -1 if target is None else target
+        if target is None:
+            self.decided = False
+            return -1
+        if op == i.JA:
+            return target
         bits: Literal[32, 64] = 64 if insn.code & 7 == i.JMP else 32
         left = state.regs[insn.dst]
         right: Value = Known(insn.imm & alu.ALL, at)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol, TypeVar
 
 from netbpf.bpf.map import Map
 from netbpf.btf import types as t
@@ -19,6 +19,33 @@ _KINDS = {
 }
 _PLAIN = (t.KIND_TYPEDEF, t.KIND_INT, t.KIND_FLOAT)
 _WORDS = {t.Struct: "struct ", t.Union: "union ", t.Enum: "enum "}
+
+
+class Placed(Protocol):
+    """What lies at an address."""
+
+    address: int
+
+
+P = TypeVar("P", bound=Placed)
+
+
+def walk(start: P, following: Callable[[P], P | None]) -> Iterator[P]:
+    """``start`` and what follows: up to None, or back to ``start``.
+
+    :raises ValueError: the list runs into itself.
+    """
+    seen = {start.address}
+    place: P | None = start
+    while place is not None:
+        yield place
+        place = following(place)
+        if place is not None and place.address in seen:
+            if place.address == start.address:
+                return
+            raise ValueError(f"the list comes back to {place.address:#x}, not to its start")
+        if place is not None:
+            seen.add(place.address)
 
 
 class _Values(Values):
@@ -200,17 +227,7 @@ class Place:
 
         :raises ValueError: the list runs into itself, or out of the arena.
         """
-        seen = {self.address}
-        place: Place | None = self
-        while place is not None:
-            yield place
-            place = place.follow(path)
-            if place is not None and place.address in seen:
-                if place.address == self.address:
-                    return
-                raise ValueError(f"the list comes back to {place.address:#x}, not to its start")
-            if place is not None:
-                seen.add(place.address)
+        return walk(self, lambda place: place.follow(path))
 
     def container(self, type: str, path: str) -> Place:
         """The ``type`` that this is the member ``path`` of, as container_of() in C.

@@ -49,9 +49,9 @@ class Image(Arena):
                 place = (each.type_id, self.start + each.offset)
                 self._variables.setdefault(each.name, place)
 
-    def read_data(self) -> bytes:
-        """The variables now."""
-        return self.read(self.address + self.start, self.length)
+    def read_data(self, offset: int, size: int) -> bytes:
+        """Some of their bytes now; no bounds but those of the arena are held."""
+        return self.read(self.address + self.start + offset, size)
 
     def write_data(self, offset: int, data: bytes) -> None:
         """Change some of their bytes; no bounds but those of the arena are held."""

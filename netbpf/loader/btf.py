@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 
-from netbpf.bpf import syscall, uapi
+from netbpf.bpf import btf_object
 from netbpf.bpf.fd import FD
 from netbpf.btf.blob import Btf
+from netbpf.errors import BpfError
 from netbpf.loader import log
 
-_LOG_SIZE = 1 << 16
 
-
-def load(btf: Btf) -> FD | None:
+def load(btf: Btf, *, needed: bool = False) -> FD | None:
     """The descriptor of ``btf`` in the kernel; None where the kernel refuses it.
 
-    What needs it (source lines, types of maps) goes without then: no program is refused for it.
+    What wants it (source lines, types of maps) goes without then: no program is refused for it.
     A kernel that does not know a kind of type gets it in terms of older ones.
 
-    Since Linux 4.18 (kernel/bpf/btf.c: btf_new_fd).
+    :param needed: the object is nothing without: as libbpf has it, one with structs of programs.
+    :raises BpfError: the kernel refused what is needed, with its words.
     """
     if b"\0.ksyms\0" in btf.strings[1]:
         from netbpf.loader import sanitise
 
         btf = sanitise.placed(btf)
     try:
-        return FD(_load(btf))
-    except OSError as error:
-        if error.errno == errno.EPERM:
+        return btf_object.load(btf.data)
+    except BpfError as error:
+        if error.errno == errno.EPERM and not needed:
             return None  # the maps or the program will be refused, and say so
-        reason = error.strerror
+        if error.errno == errno.EPERM:
+            raise
     from netbpf import features
     from netbpf.loader import sanitise
 
@@ -39,20 +39,10 @@ def load(btf: Btf) -> FD | None:
     if lacking:
         log.info("the kernel lacks %s: the BTF goes without", ", ".join(lacking))
         btf = sanitise.sanitised(btf, lacking)
-    text = ctypes.create_string_buffer(_LOG_SIZE)
     try:
-        return FD(_load(btf, text))
-    except OSError:
-        said = text.value.decode(errors="replace").strip().splitlines()
-        log.warning("the kernel refuses the BTF: %s: %s", reason, said[-1] if said else "")
+        return btf_object.load(btf.data)
+    except BpfError as error:
+        if needed:
+            raise
+        log.warning("the object goes without its BTF: %s", error)
     return None
-
-
-def _load(btf: Btf, text: ctypes.Array[ctypes.c_char] | None = None) -> int:
-    data = bytes(btf.data)
-    buffer = ctypes.create_string_buffer(data, len(data))
-    attr = uapi.BtfLoadAttr(btf=ctypes.addressof(buffer), btf_size=len(data))
-    if text is not None:
-        attr.btf_log_buf, attr.btf_log_size = ctypes.addressof(text), len(text)
-        attr.btf_log_level = 1
-    return syscall.btf_load(attr)

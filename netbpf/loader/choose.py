@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-
 from netbpf.elf.spec import MapSpec, ObjectSpec, ProgramSpec
 from netbpf.errors import ObjectFileError
 from netbpf.loader import relocate
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
 
 
 def programs(
@@ -14,16 +16,13 @@ def programs(
 ) -> list[ProgramSpec]:
     """The programs called ``only``, with those that they tail call; without it all to be loaded.
 
-    An object may hold maps alone.
+    An object may hold maps alone, or only what is left out unless it is asked for.
 
-    :raises ObjectFileError: it holds nothing, or none of that name.
+    :raises ObjectFileError: it holds none of that name.
     """
     made = [m for m in maps.values() if m.struct_ops is not None]
     if not only:
-        chosen = [p for p in spec.programs if _loads(p, made)]
-        if not chosen and not maps:
-            raise ObjectFileError(spec.path, "neither programs nor maps to load")
-        return chosen
+        return [p for p in spec.programs if _loads(p, made)]
     wanted = {spec.program(name).name for name in only}
     entries = {p.name for p in spec.programs}
     jumps = {m.name: m for m in maps.values() if m.slots and m.inner is None}
@@ -45,6 +44,19 @@ def programs(
                         wanted.add(name)
                         pending.append(name)
     return [p for p in spec.programs if p.name in wanted]
+
+
+def nothing(spec: ObjectSpec) -> ObjectFileError:
+    """The error of an object of which a command would load nothing."""
+    names = ", ".join(p.name for p in spec.programs)
+    if not names:
+        hint = 'a program is a function in a section of its own: SEC("tc")'
+        return ObjectFileError(spec.path, "neither programs nor maps to load", hint=hint)
+    return ObjectFileError(
+        spec.path,
+        f"nothing to load: the ? before its section's name leaves out {names}",
+        hint=f"where one is attached it can be named: {spec.path}:{spec.programs[0].name}",
+    )
 
 
 def _loads(program: ProgramSpec, made: Collection[MapSpec]) -> bool:
@@ -74,9 +86,12 @@ def check(spec: ObjectSpec, program: ProgramSpec) -> None:
     :raises ObjectFileError: it has none.
     """
     if not program.type:
+        from netbpf.elf.sections import nearest
+
+        like = nearest(program.section)
         raise ObjectFileError(
             spec.path,
             f"program {program.name}: its section's name says no program type",
             section=program.section,
-            hint='write SEC("tc") or another name that libbpf knows',
+            hint=f'write SEC("{like}")' if like else 'write SEC("tc") or another name libbpf knows',
         )

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
-
 from netbpf.bpf.macros import BPF_INSN_SIZE
 from netbpf.btf import core
 from netbpf.btf import core_spec as cs
@@ -16,6 +12,11 @@ from netbpf.btf.ext import CoreRelo
 from netbpf.elf.spec import Function, ObjectSpec
 from netbpf.errors import ObjectFileError, VerifierError
 from netbpf.loader.kernel_types import KernelTypes
+from netbpf.records import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 # kernel/bpf/disasm.c: how the verifier's log shows the call that a poisoned instruction is.
 _POISONED = rf"^(\d+): \(85\) call unknown#{POISON}\b"
@@ -24,7 +25,8 @@ _TEXT = ".text"
 _LINE_SHIFT = 10
 
 
-class Missing(NamedTuple):
+@record(slots=True, frozen=True)
+class Missing:
     """What a poisoned instruction stands for: ``what`` in words, and what to do about it."""
 
     what: str
@@ -32,7 +34,8 @@ class Missing(NamedTuple):
     source: str
 
 
-class Fitted(NamedTuple):
+@record(slots=True, frozen=True)
+class Fitted:
     """Instructions by function (``Function.key``), and what is missing by function and offset.
 
     Functions without relocations are not in ``insns``.
@@ -132,6 +135,8 @@ def explained(
 
     :param starts: where in the program each of its functions starts, in bytes.
     """
+    import re
+
     said = re.findall(_POISONED, error.log, re.MULTILINE)
     if not said:
         return error

@@ -176,12 +176,14 @@ def _typed(spec: ObjectSpec, extern: Extern, types: KernelTypes) -> Found | None
     if not alike:
         if extern.function and extern.weak:
             return None
+        from netbpf.btf.declare import Declarator
+
         what = "function" if extern.function else "variable"
         where = f"module {module}" if module else "this kernel"
         raise ObjectFileError(
             spec.path,
             f"{_program(spec, extern)}{extern.name} is a {what} of another type in {where} "
-            "than it is declared to be",
+            f"than it is declared to be; there it is {Declarator(btf).declare(theirs, name)}",
             section=extern.section,
             hint="generate vmlinux.h anew (netbpf btf dump), or give the declaration a flavour: "
             f"{name}___other, __weak",
@@ -237,8 +239,10 @@ def _missing(spec: ObjectSpec, extern: Extern) -> ObjectFileError:
         hint = f"declare it __weak, then it is 0, or set it: --set {extern.name}=VALUE"
     elif extern.function:
         reason = "is no function that this kernel or a module of it has for programs"
+        hint = f"load the module that has it (modprobe), or {hint}"
     elif extern.type_id:
         reason = "is no variable that the types of this kernel or a module of it tell of"
+        hint = f"load the module that has it (modprobe), or {hint}"
     else:
         reason = "is no symbol of this kernel"
     return ObjectFileError(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import stat
-from pathlib import Path
 
 ROOT_FOLDER = "/var/cache/netbpf"
 _PREFIX = "btf-index-"
@@ -18,17 +17,17 @@ _MAX_SIZE = 64 << 20
 _KEPT = 4
 
 
-def folder() -> Path | None:
+def folder() -> str | None:
     """Where this user's indexes are; None where there is no place for them."""
     if os.geteuid() == 0:
-        return Path(ROOT_FOLDER)
+        return ROOT_FOLDER
     base = os.environ.get("XDG_CACHE_HOME", "")
     if not os.path.isabs(base):
         home = os.environ.get("HOME", "")
         if not os.path.isabs(home):
             return None
         base = os.path.join(home, ".cache")
-    return Path(base, "netbpf")
+    return os.path.join(base, "netbpf")
 
 
 def read(key: str) -> bytes | None:
@@ -83,7 +82,7 @@ def _open_folder(*, create: bool) -> int | None:
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         if create:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.makedirs(path, mode=0o700, exist_ok=True)
         fd = os.open(path, flags)
     except OSError:
         return None

@@ -175,9 +175,9 @@ def _number(spec: ObjectSpec, contents: bytearray, extern: Extern, value: int) -
     elif extern.signed and bits < 64:
         fits = (value + (1 << bits - 1) & (1 << 64) - 1) < 1 << bits
     if not fits:
-        raise _refused(
-            spec, extern, f"is {_signed(value)} here, which its {extern.size} bytes cannot hold"
-        )
+        room = f"{extern.size} byte{'s' if extern.size > 1 else ''}"
+        kind = "a bool" if extern.kconfig == "bool" else f"an integer of {room}"
+        raise _refused(spec, extern, f"is {_signed(value)} here, which {kind} cannot hold")
     _store(contents, extern, value)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Mapping
 
 from netbpf import libc
 from netbpf.btf import index
@@ -15,9 +14,13 @@ from netbpf.btf import types as t
 from netbpf.btf.blob import Btf
 from netbpf.btf.core import Candidate
 from netbpf.btf.errors import BtfFormatError
-from netbpf.btf.index import IndexedBtf
+from netbpf.btf.index import Index, IndexedBtf
 from netbpf.errors import NotSupportedError, ObjectFileError
 from netbpf.loader import index_cache
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 SYS_BTF = "/sys/kernel/btf"
 NOTES = "/sys/kernel/notes"
@@ -193,18 +196,22 @@ def _content(fd: int, size: int) -> bytes | memoryview:
 
 def _indexed(data: bytes | memoryview, build: bytes) -> IndexedBtf:
     identity = build + struct.pack("=Q", len(data))
+
+    def keep(made: Index) -> None:
+        if build:
+            index_cache.write(build.hex(), index.pack(made, identity))
+
     stored = index_cache.read(build.hex()) if build else None
     if stored is not None:
         try:
             found = index.unpack(stored, identity)
-            return IndexedBtf(Btf.parse(data, None, found.offsets), found)
+            return IndexedBtf(Btf.parse(data, None, found.offsets), found, keep)
         except ValueError:
             # Another kernel's, of another version of netbpf, or damaged.
             pass
     made = index.parse(data)
-    if build:
-        index_cache.write(build.hex(), index.pack(made.index, identity))
-    return made
+    keep(made.index)
+    return IndexedBtf(made.btf, made.index, keep)
 
 
 def _elsewhere(error: OSError) -> KernelTypes:

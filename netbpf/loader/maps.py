@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import errno
-import mmap
+import os
 import struct
-from collections.abc import Mapping
 
 from netbpf.bpf import map as bpf_map
 from netbpf.bpf import uapi
 from netbpf.bpf.map import Map
 from netbpf.elf.externs import KCONFIG
 from netbpf.elf.spec import MapSpec, ObjectSpec
-from netbpf.errors import BpfError, ConflictError
+from netbpf.errors import BpfError, ConflictError, NetbpfError, NotFoundError
 from netbpf.loader import log
 from netbpf.records import replace
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+# libbpf's default for maps that are pinned by name.
+PIN_ROOT = "/sys/fs/bpf"
 # Maps whose keys and values the kernel refuses to be described by BTF (kernel/bpf/syscall.c:
 # map_check_btf, and the map_check_btf of the types).
 _NO_BTF = frozenset(
@@ -36,6 +41,9 @@ _NO_BTF = frozenset(
         uapi.BPF_MAP_TYPE_ARENA,
     }
 )
+# What two maps that are used alike have in common.
+_SHAPE = ("type", "key size", "value size", "max_entries")
+_DEVMAPS = (uapi.BPF_MAP_TYPE_DEVMAP, uapi.BPF_MAP_TYPE_DEVMAP_HASH)
 _RINGBUFS = (uapi.BPF_MAP_TYPE_RINGBUF, uapi.BPF_MAP_TYPE_USER_RINGBUF)
 
 
@@ -106,7 +114,7 @@ def entries(spec: MapSpec) -> int:
         return bpf_map.possible_cpus()
     if spec.type in _RINGBUFS and spec.max_entries:
         # A ring buffer is a power of two pages long (kernel/bpf/ringbuf.c: ringbuf_map_alloc).
-        size = mmap.PAGESIZE
+        size = os.sysconf("SC_PAGE_SIZE")
         while size < spec.max_entries and size < 1 << 31:
             size *= 2
         return size
@@ -118,18 +126,69 @@ def check_reuse(spec: MapSpec, found: Map) -> None:
 
     :raises ConflictError: it is another kind of map.
     """
+    if difference := _difference(spec, found, _SHAPE):
+        word, ours, theirs = difference
+        raise ConflictError(
+            f"map {spec.name} cannot be map {found.id}: its {word} is {ours}, not {theirs}"
+        )
+
+
+def pinned(spec: MapSpec, btf_fd: int, fill_new: Callable[[Map, MapSpec], None]) -> Map:
+    """The one map for all objects that define it (LIBBPF_PIN_BY_NAME), made where none is yet.
+
+    :param fill_new: gives a new one its contents, before others can find it.
+    :raises ConflictError: what is pinned there is another map. :raises BpfError: refused.
+    """
+    path = os.path.join(PIN_ROOT, spec.name)
+    try:
+        found = Map.from_pin(path)
+    except NotFoundError:
+        made = create(spec, btf_fd)
+        try:
+            fill_new(made, spec)
+            made.pin(path)
+        except NetbpfError:
+            made.close()
+            raise
+        return made
+    try:
+        check_pinned(spec, found, path)
+    except NetbpfError:
+        found.close()
+        raise
+    return found
+
+
+def check_pinned(spec: MapSpec, found: Map, path: str) -> None:
+    """Whether the map pinned at ``path`` is the one that ``spec`` defines, as libbpf asks it.
+
+    :raises ConflictError: it is another.
+    """
+    if difference := _difference(spec, found, (*_SHAPE, "flags", "map_extra")):
+        word, ours, theirs = difference
+        raise ConflictError(
+            f"use the map pinned at {path} as map {spec.name}: {word} {theirs} there, {ours} here",
+            hint=f"remove that pin, or name another map: --map {spec.name}=PIN",
+        )
+
+
+def _difference(
+    spec: MapSpec, found: Map, words: Collection[str]
+) -> tuple[str, object, object] | None:
     info = found.info()
-    wanted = replace(spec, max_entries=entries(spec))
+    # The kernel adds it to what it tells of a device map (kernel/bpf/devmap.c: dev_map_alloc).
+    added = uapi.BPF_F_RDONLY_PROG if spec.type in _DEVMAPS else 0
     for word, ours, theirs in (
-        ("type", wanted.type_name, info.type_name),
-        ("key size", wanted.key_size, info.key_size),
-        ("value size", wanted.value_size, info.value_size),
-        ("max_entries", wanted.max_entries, info.max_entries),
+        ("type", spec.type_name, info.type_name),
+        ("key size", spec.key_size, info.key_size),
+        ("value size", spec.value_size, info.value_size),
+        ("max_entries", entries(spec), info.max_entries),
+        ("flags", hex(spec.flags | added), hex(info.flags | added)),
+        ("map_extra", hex(spec.map_extra), hex(info.map_extra)),
     ):
-        if ours != theirs:
-            raise ConflictError(
-                f"map {spec.name} cannot be map {info.id}: its {word} is {ours}, not {theirs}"
-            )
+        if word in words and ours != theirs:
+            return word, ours, theirs
+    return None
 
 
 def fill(found: Map, spec: MapSpec, contents: bytes) -> None:
@@ -158,9 +217,15 @@ def write(found: Map, spec: MapSpec, offset: int, data: bytes) -> None:
     Through a mapping, where the map can be mapped: what programs write beside it is left alone.
     """
     if spec.flags & uapi.BPF_F_MMAPABLE:
-        with mmap.mmap(found.fileno(), spec.value_size) as view:
-            view[offset : offset + len(data)] = data
-        return
+        import mmap
+
+        try:
+            with mmap.mmap(found.fileno(), spec.value_size) as view:
+                view[offset : offset + len(data)] = data
+            return
+        except OSError:
+            # One with locks or timers in its values cannot (kernel/bpf/syscall.c: bpf_map_mmap).
+            pass
     value = bytearray(read(found, spec))
     value[offset : offset + len(data)] = data
     found.update(bytes(4), bytes(value))

@@ -2,38 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from functools import partial
-from types import MappingProxyType, TracebackType
-from typing import Any, Self
+from types import MappingProxyType
 
 from netbpf.bpf import syscall
 from netbpf.bpf.map import Map
 from netbpf.bpf.prog import Program
-from netbpf.btf.errors import BtfFormatError
-from netbpf.btf.values import Values, split
+from netbpf.closing import Closing, Several
 from netbpf.elf.externs import KCONFIG
-from netbpf.elf.object import open_object
+from netbpf.elf.object import Blaming, open_object
 from netbpf.elf.spec import MapSpec, ObjectSpec, ProgramSpec
-from netbpf.errors import NetbpfError, NotFoundError, ObjectFileError, VerifierError
+from netbpf.errors import ObjectFileError, VerifierError
 from netbpf.loader import btf as kernel_btf
-from netbpf.loader import choose, core, kernel_types, maps, programs, relocate, variables, wanted
+from netbpf.loader import choose, core, kernel_types, maps, programs, relocate, wanted
 from netbpf.records import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+    from typing import Any
+
     from netbpf.loader.arena import Arena
     from netbpf.loader.arena_image import Image
-
-# libbpf's default for maps that are pinned by name.
-PIN_ROOT = "/sys/fs/bpf"
+    from netbpf.loader.variables import Found
 
 
-class Object:
+class Object(Closing):
     """An object file and, once loaded, its programs and maps in the kernel.
 
     ::
@@ -61,7 +56,7 @@ class Object:
         self._maps: dict[str, Map] = {}
         self._arena: Image | None = None
         self._loaded = False
-        self._stack = ExitStack()
+        self._made = Several()
 
     @property
     def programs(self) -> Mapping[str, Program]:
@@ -100,15 +95,16 @@ class Object:
             another kind.
         """
         with self._own_errors():
-            spec, type_id, offset, values = self._find(name)
-            if self._loaded and maps.constant(spec):
+            found = self._find(name)
+            if self._loaded and maps.constant(found.map):
                 raise ValueError(f"{name} is constant once the object is loaded")
-            if spec.section == KCONFIG:
+            if found.map.section == KCONFIG:
+                from netbpf.btf.values import split
+
                 self._given.add(split(name)[0])
-            contents = bytearray(self.read_data(spec.name))
-            values.write(contents, offset, type_id, value, name)
-            end = offset + values.size(type_id)
-            self.write_data(spec.name, offset, bytes(contents[offset:end]))
+            data = bytearray(self.read_data(found.map.name, found.offset, found.size))
+            found.write(data, value, name)
+            self.write_data(found.map.name, found.offset, bytes(data))
 
     def get(self, name: str) -> Any:
         """The value of a global variable: as it will be loaded, or as it is now.
@@ -116,19 +112,21 @@ class Object:
         :raises NotFoundError: there is no such variable.
         """
         with self._own_errors():
-            spec, type_id, offset, values = self._find(name)
-            return values.read(self.read_data(spec.name), offset, type_id)
+            found = self._find(name)
+            return found.read(self.read_data(found.map.name, found.offset, found.size))
 
-    def read_data(self, name: str) -> bytes:
+    def read_data(self, name: str, offset: int = 0, size: int | None = None) -> bytes:
         """The bytes of a data section, by its map: as they will be loaded, or as they are now.
 
+        :param size: of a piece at ``offset``; without it all up to the end.
         :raises KeyError: there is no such map.
         """
+        end = len(self._contents[name]) if size is None else offset + size
         if self._loaded and self._arena is not None and maps.is_arena(self._specs[name]):
-            return self._arena.read_data()
+            return self._arena.read_data(offset, end - offset)
         if self._loaded:
-            return maps.read(self._maps[name], self._specs[name])
-        return bytes(self._contents[name])
+            return maps.read(self._maps[name], self._specs[name])[offset:end]
+        return bytes(self._contents[name][offset:end])
 
     def write_data(self, name: str, offset: int, data: bytes) -> None:
         """Change bytes of a data section, by its map; before loading of a constant one too.
@@ -161,6 +159,8 @@ class Object:
     def variables(self) -> dict[str, str]:
         """The global variables and the section that each lies in."""
         with self._own_errors():
+            from netbpf.loader import variables
+
             known = variables.known(self.spec, self._specs.values())
             return {name: spec.section for name, (spec, _, _) in known.items()}
 
@@ -168,20 +168,28 @@ class Object:
         """Give a map another size before it is created.
 
         :raises ObjectFileError: there is no such map.
+        :raises ValueError: it holds variables or a struct of programs, which are one entry.
         """
         self._before_load("resize a map")
         spec = self.spec.map(name)
+        if spec.contents is not None or spec.struct_ops is not None:
+            raise ValueError(f"resize map {spec.name}: what it holds is one entry, and stays one")
         self._specs[spec.name] = replace(self._specs[spec.name], max_entries=max_entries)
 
     def reuse_map(self, name: str, existing: Map) -> None:
         """Use a map that exists instead of a new one; ``existing`` stays the caller's.
+
+        A map to which the file gives no size takes that of ``existing``.
 
         :raises ObjectFileError: there is no such map.
         :raises ConflictError: the other map is of another type or size.
         """
         self._before_load("reuse a map")
         spec = self._specs[self.spec.map(name).name]
+        if not maps.entries(spec):
+            spec = replace(spec, max_entries=existing.info().max_entries)
         maps.check_reuse(spec, existing)
+        self._specs[spec.name] = spec
         if spec.name in self._reused:
             self._reused.pop(spec.name).close()
         self._reused[spec.name] = Map.from_fd(existing.fileno())
@@ -203,32 +211,44 @@ class Object:
             kernel tells. What is no relocation is looked up in the running kernel all the same.
         :param attach_to: loaded programs, by the name of the program of this object that is to
             be attached to one of their functions (freplace, fentry, fexit); they stay the caller's.
-        :raises NotSupportedError: the kernel does not tell its types, and the file wants them.
+        :raises NotSupportedError: the file wants the kernel's types, and it does not tell them, or
+            jumps by tables, and it has none.
         :raises ObjectFileError: the file wants what this kernel has not; it is named.
         :raises VerifierError: a program was refused. :raises BpfError: the kernel refused.
         """
         self._before_load("load")
         self.check()
-        with self._own_errors(), ExitStack() as undo:
+        with self._own_errors():
             chosen = choose.programs(self.spec, only, self._specs)
             for program in chosen:
                 choose.check(self.spec, program)
             found = self._look_up(chosen, attach_to)
-            chosen = [program for program in chosen if program.name not in found.dropped()]
             fitted = self._fit(chosen, btf)
-            # Whatever fails below closes what was made above it, last first.
-            undo.callback(self._unload)
-            own = kernel_btf.load(self.spec.btf) if self.spec.btf is not None else None
-            if own is not None:
-                self._stack.enter_context(own)
-            btf_fd = own.fileno() if own is not None else 0
-            opened = wanted.Open(self.spec, found, self._stack)
-            self._create_maps(btf_fd, found, opened)
-            for program in chosen:
-                self._load_program(program, fitted, opened, btf_fd, log_level)
-            self._fill_slots(found)
+            try:
+                self._make(chosen, found, fitted, log_level)
+            except BaseException:
+                self._unload()
+                raise
             self._loaded = True
-            undo.pop_all()
+
+    def _make(
+        self,
+        chosen: Collection[ProgramSpec],
+        found: wanted.Wanted,
+        fitted: core.Fitted,
+        log_level: int,
+    ) -> None:
+        btf = self.spec.btf
+        structs = any(m.struct_ops is not None for m in self.spec.maps)
+        own = kernel_btf.load(btf, needed=structs) if btf is not None else None
+        if own is not None:
+            self._made.add(own)
+        btf_fd = own.fileno() if own is not None else 0
+        opened = wanted.Open(self.spec, found, self._made)
+        self._create_maps(btf_fd, found, opened)
+        for program in chosen:
+            self._load_program(program, fitted, opened, btf_fd, log_level)
+        self._fill_slots(found)
 
     def check(self) -> None:
         """Whether this machine could load the object at all; no kernel is asked.
@@ -253,42 +273,24 @@ class Object:
         for name in list(self._reused):
             self._reused.pop(name).close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def _unload(self) -> None:
         self._loaded = False
         self._values.clear()
         self._programs.clear()
         self._maps.clear()
         self._arena = None
-        self._stack.close()
+        self._made.close()
 
     def _before_load(self, what: str) -> None:
         if self._loaded:
             raise ValueError(f"{what}: the object is loaded already")
 
-    @contextmanager
-    def _own_errors(self) -> Iterator[None]:
-        # Types are decoded late, so that a file can turn out to be malformed anywhere.
-        try:
-            yield
-        except BtfFormatError as error:
-            raise ObjectFileError(self.spec.path, str(error), section=".BTF") from error
-        except RecursionError as error:
-            raise ObjectFileError(
-                self.spec.path, "a type contains itself", section=".BTF"
-            ) from error
+    def _own_errors(self) -> Blaming:
+        return Blaming(self.spec.path)
 
-    def _find(self, path: str) -> tuple[MapSpec, int, int, Values]:
+    def _find(self, path: str) -> Found:
+        from netbpf.loader import variables
+
         return variables.find(self.spec, self._specs.values(), path)
 
     def _look_up(
@@ -303,23 +305,26 @@ class Object:
     ) -> core.Fitted:
         reached = [f for program in chosen for f in relocate.functions(self.spec, program)]
         functions = core.concerned(self.spec, reached)
+        types = kernel_types.running if path is None else lambda: kernel_types.read(path)
         if not functions:
+            if path is not None:
+                # A wrong file is told of, also where nothing is looked up in it.
+                types()
             return core.Fitted({}, {})
-        types = kernel_types.running if path is None else partial(kernel_types.read, path)
         return core.fit(self.spec, functions, types)
 
     def _create_maps(self, btf_fd: int, found: wanted.Wanted, opened: wanted.Open) -> None:
         for name, spec in self._specs.items():
             if spec.struct_ops is not None:
                 if name in found.structs:
-                    self._maps[name] = self._stack.enter_context(opened.create_struct(spec, btf_fd))
+                    self._maps[name] = self._made.add(opened.create_struct(spec, btf_fd))
                 continue
             if name in self._reused:
-                made = self._stack.enter_context(Map.from_fd(self._reused[name].fileno()))
+                made = self._made.add(Map.from_fd(self._reused[name].fileno()))
             elif spec.pinned_by_name:
-                made = self._stack.enter_context(self._pinned(spec, btf_fd))
+                made = self._made.add(maps.pinned(spec, btf_fd, self._fill_new))
             else:
-                made = self._stack.enter_context(maps.create(spec, btf_fd))
+                made = self._made.add(maps.create(spec, btf_fd))
                 self._fill_new(made, spec)
             self._maps[name] = made
             if maps.is_arena(spec):
@@ -337,29 +342,8 @@ class Object:
         from netbpf.loader.arena_image import Image
 
         if self._arena is None:
-            self._arena = self._stack.enter_context(Image(self.spec, made, new=new))
+            self._arena = self._made.add(Image(self.spec, made, new=new))
         return self._arena
-
-    def _pinned(self, spec: MapSpec, btf_fd: int) -> Map:
-        # LIBBPF_PIN_BY_NAME: one map for all objects that define it.
-        path = os.path.join(PIN_ROOT, spec.name)
-        try:
-            found = Map.from_pin(path)
-        except NotFoundError:
-            made = maps.create(spec, btf_fd)
-            try:
-                self._fill_new(made, spec)
-                made.pin(path)
-            except NetbpfError:
-                made.close()
-                raise
-            return made
-        try:
-            maps.check_reuse(spec, found)
-        except NetbpfError:
-            found.close()
-            raise
-        return found
 
     def _load_program(
         self,
@@ -386,13 +370,15 @@ class Object:
         except VerifierError as error:
             told = core.explained(error, linked.starts, fitted.missing)
             raise wanted.explained(told, self.spec) from error
-        self._programs[program.name] = self._stack.enter_context(made)
+        self._programs[program.name] = self._made.add(made)
         for name, spec in self._specs.items():
             if spec.read_only:
                 # As libbpf does: a program's constants can be found by way of the program.
                 # Since Linux 5.10 (kernel/bpf/syscall.c: bpf_prog_bind_map); before it, without.
-                with contextlib.suppress(OSError):
+                try:
                     syscall.prog_bind_map(made.fileno(), self._maps[name].fileno())
+                except OSError:
+                    pass
 
     def _fill_slots(self, found: wanted.Wanted) -> None:
         map_fds = {name: found.fileno() for name, found in self._maps.items()}

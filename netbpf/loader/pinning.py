@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import suppress
 
 from netbpf.bpf import pin as pins
-from netbpf.bpf.link import Link
 from netbpf.bpf.map import Map
 from netbpf.elf.spec import MapSpec
 from netbpf.errors import ConflictError, NetbpfError
 from netbpf.interrupts import held as uninterrupted
-from netbpf.loader.object import PIN_ROOT, Object
+from netbpf.loader.maps import PIN_ROOT
+from netbpf.loader.object import Object
 from netbpf.records import field, record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping
+
+    from netbpf.bpf.link import Link
 
 
 @record(frozen=True, slots=True)
@@ -108,8 +112,11 @@ def pin_all(obj: Object, folder: str, links: Mapping[str, Link] | None = None) -
     except BaseException:
         with uninterrupted():
             for path in reversed(made):
-                with suppress(OSError):
+                try:
                     os.unlink(path)
+                except OSError:
+                    # Somebody else removed it, or the bpffs is gone: the rest goes all the same.
+                    pass
             pins.remove_folders(folders)
         raise
     return planned

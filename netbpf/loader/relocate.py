@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
 
 from netbpf.bpf.macros import (
     BPF_INSN_SIZE,
@@ -16,6 +15,10 @@ from netbpf.bpf.macros import (
 from netbpf.elf.spec import Function, ObjectSpec, ProgramSpec, Relocation
 from netbpf.errors import ObjectFileError
 from netbpf.records import record, replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _Three = tuple[int, int, int]
 FUNC_INFO_SIZE = 8
@@ -88,7 +91,7 @@ def link(
     externs: Mapping[str, tuple[_Three, _Three]] | None = None,
     arena: int = 0,
 ) -> Linked:
-    """Put ``program`` together.
+    """Put ``program`` together, all but its jump tables.
 
     :param fds: descriptors by what relocations name: a map, or a data section.
     :param fitted: the instructions of functions by their key, where they are others than in the
@@ -150,7 +153,7 @@ def _fill(
         _write(code, at, pseudo, distance)
     elif relocation.kind == "extern":
         _fill_extern(spec, code, at, relocation.target, fds, externs)
-    else:
+    elif relocation.kind != "jump_table":
         fd = fds.get(relocation.target)
         if fd is None:
             raise ObjectFileError(
@@ -159,8 +162,7 @@ def _fill(
                 section=program.section,
             )
         kind = BPF_PSEUDO_MAP_FD if relocation.kind == "map" else BPF_PSEUDO_MAP_VALUE
-        _write(code, at, kind, fd)
-        struct.pack_into("=I", code, at + 12, relocation.value & 0xFFFFFFFF)
+        write_address(code, at, kind, fd, relocation.value)
 
 
 def _fill_extern(
@@ -173,18 +175,21 @@ def _fill_extern(
 ) -> None:
     if name not in externs:
         (extern,) = (e for e in spec.externs if e.name == name)
-        _write(code, at, BPF_PSEUDO_MAP_VALUE, fds[extern.section])
-        struct.pack_into("=i", code, at + 12, extern.offset)
+        write_address(code, at, BPF_PSEUDO_MAP_VALUE, fds[extern.section], extern.offset)
         return
     load, call = externs[name]
     if code[at] == BPF_LD_IMM64:
-        source, low, high = load
-        _write(code, at, source, low)
-        struct.pack_into("=I", code, at + 12, high)
+        write_address(code, at, *load)
     else:
         source, number, place = call
         _write(code, at, source, number)
         struct.pack_into("=h", code, at + 2, place)
+
+
+def write_address(code: bytearray, at: int, source: int, low: int, high: int) -> None:
+    """Let the 16-byte load at byte ``at`` load what ``source`` makes of the two numbers."""
+    _write(code, at, source, low)
+    struct.pack_into("=I", code, at + 12, high & 0xFFFFFFFF)
 
 
 def _write(code: bytearray, at: int, source: int, imm: int) -> None:

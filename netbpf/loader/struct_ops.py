@@ -26,8 +26,7 @@ class Fitted:
 
     ``type_id`` is the struct's, ``value_type_id`` that of the map's value, whose bytes ``value``
     is; both are of the kernel or of ``module``. ``programs`` says of each program the offset of
-    its member in the value, and the member's number. ``dropped`` are those of members that the
-    kernel has not.
+    its member in the value, and the member's number.
     """
 
     type_id: int
@@ -35,15 +34,15 @@ class Fitted:
     module: str
     value: bytearray = field(repr=False)
     programs: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
-    dropped: list[str] = field(default_factory=list)
 
 
 def fit(spec: ObjectSpec, made: MapSpec, data: bytes, types: KernelTypes) -> Fitted:
     """Lay the struct ``data`` of a map out as the kernel has it, members found by their names.
 
-    A member that the kernel has not is left out as long as it is all zeroes, or a program.
+    A member that the kernel has not is left out as long as it is all zeroes and no program, as
+    libbpf has it.
 
-    :raises ObjectFileError: the kernel has no such struct, or another member of that name.
+    :raises ObjectFileError: the kernel has no such struct or member, or another of that name.
     """
     ours, local = made.struct_ops, spec.btf
     assert ours is not None and local is not None
@@ -67,39 +66,53 @@ def fit(spec: ObjectSpec, made: MapSpec, data: bytes, types: KernelTypes) -> Fit
     programs = {offset: program for _, offset, program in ours.programs}
     for member in mine.members:
         number, target = numbers.get(member.name, (0, None))
-        if member.bit_size or (target is not None and target.bit_size):
-            raise _refused(spec, made, f"member {member.name} is a bit field")
         content = data[member.offset : member.offset + local.size(member.type_id)]
         program = programs.get(member.offset)
         if target is None:
-            if program is not None:
-                found.dropped.append(program)
-            elif any(content):
-                raise _refused(
-                    spec,
-                    made,
-                    f"struct {name} of this kernel has no member {member.name}",
-                    hint="leave it zero",
-                )
+            if program is not None or any(content):
+                raise _lacking(spec, made, name, member, program)
             continue
-        _member(spec, made, (local, member), (btf, target))
+        _member(spec, made, (local, member), (btf, target), program)
         at = inside.offset + target.offset
         if program is not None:
             found.programs.setdefault(program, []).append((at, number))
-        elif not isinstance(local.resolve(member.type_id)[1], t.Ptr):
+        elif isinstance(local.resolve(member.type_id)[1], t.Ptr):
+            if any(content):
+                raise _refused(spec, made, f"member {member.name} points to no program")
+        else:
             found.value[at : at + len(content)] = content
     return found
 
 
+def _lacking(
+    spec: ObjectSpec, made: MapSpec, name: str, member: t.Member, program: str | None
+) -> ObjectFileError:
+    what = f"program {program}" if program is not None else "the value there"
+    return _refused(
+        spec,
+        made,
+        f"struct {name} of this kernel has no member {member.name}, which {what} is for",
+        hint="leave it zero, or make a struct without it for this kernel",
+    )
+
+
 def _member(
-    spec: ObjectSpec, made: MapSpec, ours: tuple[Btf, t.Member], theirs: tuple[Btf, t.Member]
+    spec: ObjectSpec,
+    made: MapSpec,
+    ours: tuple[Btf, t.Member],
+    theirs: tuple[Btf, t.Member],
+    program: str | None,
 ) -> None:
     local, member = ours
     btf, target = theirs
+    if member.bit_size or target.bit_size:
+        raise _refused(spec, made, f"member {member.name} is a bit field")
     mine, other = local.resolve(member.type_id)[1], btf.resolve(target.type_id)[1]
     if not is_same_kind(mine, other):
         raise _refused(spec, made, f"member {member.name} is of another kind in this kernel")
-    if isinstance(mine, t.Ptr):
+    if isinstance(mine, t.Ptr) and isinstance(other, t.Ptr):
+        if program and not isinstance(btf.resolve(other.type_id)[1], t.FuncProto):
+            raise _refused(spec, made, f"member {member.name} is no function in this kernel")
         return
     sizes = local.size(member.type_id), btf.size(target.type_id)
     if sizes[0] != sizes[1]:
@@ -140,14 +153,10 @@ def value(fitted: Fitted, programs: Mapping[str, int]) -> bytes:
 
 
 def members(
-    spec: ObjectSpec,
-    fitted: Mapping[str, Fitted],
-    programs: Collection[str],
-    dropped: Collection[str] = (),
+    spec: ObjectSpec, fitted: Mapping[str, Fitted], programs: Collection[str]
 ) -> dict[str, tuple[str, int]]:
     """The map and the number of the member that each of ``programs`` stands for.
 
-    :param dropped: those of members that the kernel has not: they need to stand for none.
     :raises ObjectFileError: one stands for none, or for two different ones.
     """
     found: dict[str, tuple[str, int]] = {}
@@ -163,7 +172,7 @@ def members(
                         section=spec.program(program).section,
                     )
     for program in programs:
-        if program not in found and program not in dropped:
+        if program not in found:
             raise ObjectFileError(
                 spec.path,
                 f"program {program}: no struct to be made names it",

@@ -32,6 +32,31 @@ class Target(NamedTuple):
     program: Program | None = None
 
 
+# kernel/bpf/verifier.c: bpf_check_attach_target; those of freplace have no attach type.
+_TO_PROGRAMS = (uapi.BPF_TRACE_FENTRY, uapi.BPF_TRACE_FEXIT, uapi.BPF_TRACE_FSESSION)
+
+
+def check(spec: ObjectSpec, attach_to: Mapping[str, Program]) -> None:
+    """Whether the programs with these names can be attached to other programs at all.
+
+    :raises ObjectFileError: there is none of that name, or it is of another type.
+    """
+    for name in attach_to:
+        program = spec.program(name)
+        of_tracing = (
+            program.needs_target
+            and program.type == uapi.BPF_PROG_TYPE_TRACING
+            and program.expected_attach_type in _TO_PROGRAMS
+        )
+        if program.type != uapi.BPF_PROG_TYPE_EXT and not of_tracing:
+            raise _refused(
+                spec,
+                program,
+                "it is not attached to another program",
+                hint="those in freplace, fentry, fexit and fsession are",
+            )
+
+
 def find(
     spec: ObjectSpec,
     program: ProgramSpec,
@@ -44,6 +69,8 @@ def find(
         functions, in place of the kernel's.
     :raises ObjectFileError: there is no such target, or nobody said which.
     """
+    if program.attach == "tracing_multi":
+        return _of_many(spec, program, types)
     if not program.needs_target:
         return None
     entry = program.type, program.expected_attach_type
@@ -66,21 +93,52 @@ def find(
             spec,
             program,
             f"nobody said of which loaded program it replaces the function {name}",
-            hint=f'Object.load(attach_to={{"{program.name}": PROGRAM}})',
+            hint=f'Object.load(attach_to={{"{program.name}": PROGRAM}}), or '
+            f"--attach-to {program.name}=PROG",
         )
     module, colon, rest = name.partition(":")
     found = externs.search(
         types(), prefix + (rest if colon else name), kind, module if colon else None
     )
     if found is None:
-        where = "this kernel" if colon == "" or module == "vmlinux" else f"module {module}"
-        raise _refused(
-            spec,
-            program,
-            f"{where} has no {what} {rest if colon else name}",
-            hint="programs can be attached to what its types tell of (netbpf btf dump)",
-        )
+        raise _missing(spec, program, what, module if colon else "vmlinux", rest or name, types())
     return Target(found[2], found[0])
+
+
+def _of_many(
+    spec: ObjectSpec, program: ProgramSpec, types: Callable[[], KernelTypes]
+) -> Target | None:
+    """Of one for many functions only the module counts; which they are is said at attach."""
+    module, _, _ = program.extra.rpartition(":")
+    if module in ("", "vmlinux"):
+        return None
+    if module not in types().modules():
+        raise _not_loaded(spec, program, module)
+    return Target(0, module)
+
+
+def _missing(
+    spec: ObjectSpec,
+    program: ProgramSpec,
+    what: str,
+    module: str,
+    name: str,
+    types: KernelTypes,
+) -> ObjectFileError:
+    hint = (
+        "programs can be attached to what its types tell of (netbpf btf dump), and to what is in "
+        "a module once it is loaded (modprobe)"
+    )
+    if module == "vmlinux":
+        return _refused(spec, program, f"this kernel has no {what} {name}", hint)
+    if module not in types.modules():
+        return _not_loaded(spec, program, module)
+    return _refused(spec, program, f"module {module} has no {what} {name}", hint)
+
+
+def _not_loaded(spec: ObjectSpec, program: ProgramSpec, module: str) -> ObjectFileError:
+    reason = f"module {module} is not loaded, or tells of no types"
+    return _refused(spec, program, reason, f"load it: modprobe {module}")
 
 
 def _in_program(spec: ObjectSpec, program: ProgramSpec, other: Program) -> int:

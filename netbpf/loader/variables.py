@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from netbpf.btf import types as t
 from netbpf.btf.values import Values, split
 from netbpf.elf.spec import MapSpec, ObjectSpec
 from netbpf.errors import NotFoundError
+from netbpf.records import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
 
 
 def known(spec: ObjectSpec, maps: Iterable[MapSpec]) -> dict[str, tuple[MapSpec, int, int]]:
@@ -26,8 +30,41 @@ def known(spec: ObjectSpec, maps: Iterable[MapSpec]) -> dict[str, tuple[MapSpec,
     return found
 
 
-def find(spec: ObjectSpec, maps: Iterable[MapSpec], path: str) -> tuple[MapSpec, int, int, Values]:
-    """The map, the type and the offset of ``variable.member[1]``, and how to read such values.
+@record(slots=True, frozen=True)
+class Found:
+    """Where a variable or a piece of it lies: a map, the type and the offset in it.
+
+    A bit field has no place of its own: it is the member ``bits`` of what lies there.
+    """
+
+    map: MapSpec
+    type_id: int
+    offset: int
+    values: Values
+    bits: str = ""
+
+    @property
+    def size(self) -> int:
+        """Its size in bytes."""
+        return self.values.size(self.type_id)
+
+    def read(self, data: bytes) -> Any:
+        """The value in the bytes that lie there."""
+        value = self.values.read(data, 0, self.type_id)
+        return value[self.bits] if self.bits else value
+
+    def write(self, data: bytearray, value: Any, name: str) -> None:
+        """Put ``value`` into the bytes that lie there; ``name`` is what it is called.
+
+        :raises TypeError: a value of another kind. :raises ValueError: it does not fit.
+        """
+        if self.bits:
+            name, value = name.removesuffix(f".{self.bits}"), {self.bits: value}
+        self.values.write(data, 0, self.type_id, value, name)
+
+
+def find(spec: ObjectSpec, maps: Iterable[MapSpec], path: str) -> Found:
+    """Where ``variable.member[1]`` lies, and how to read such values.
 
     :raises NotFoundError: there is no such variable. :raises ValueError: it has no such member.
     """
@@ -47,5 +84,9 @@ def find(spec: ObjectSpec, maps: Iterable[MapSpec], path: str) -> tuple[MapSpec,
         raise NotFoundError("variable", name, where=f"in {spec.path}", hint=hint)
     values = Values(spec.btf)
     found, type_id, offset = variables[name]
+    if steps and isinstance(steps[-1], str):
+        inner, at = values.step(type_id, steps[:-1], name)
+        if values.bit_field(inner, steps[-1]):
+            return Found(found, inner, offset + at, values, steps[-1])
     inner, at = values.step(type_id, steps, name)
-    return found, inner, offset + at, values
+    return Found(found, inner, offset + at, values)

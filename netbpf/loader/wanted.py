@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Mapping, MutableMapping, Sequence
-from contextlib import ExitStack
-
 from netbpf.bpf import uapi
 from netbpf.bpf.map import Map
 from netbpf.bpf.prog import Program
+from netbpf.closing import Several
 from netbpf.elf.spec import MapSpec, ObjectSpec, ProgramSpec
 from netbpf.errors import VerifierError
 from netbpf.loader import choose, kernel_types, log
@@ -17,13 +14,15 @@ from netbpf.records import field, record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, MutableMapping, Sequence
+
     from netbpf.loader.externs import Found, Patch
     from netbpf.loader.struct_ops import Fitted
     from netbpf.loader.targets import Target
 
 
 # kernel/bpf/disasm.c: how a call is shown whose number is no helper's.
-_POISONED = re.compile(r"^\d+: \(85\) call unknown#(\d+)\b", re.MULTILINE)
+_POISONED = r"^\d+: \(85\) call unknown#(\d+)\b"
 
 
 @record(slots=True)
@@ -37,15 +36,6 @@ class Wanted:
     targets: dict[str, Target] = field(default_factory=dict)
     structs: dict[str, Fitted] = field(default_factory=dict)
     members: dict[str, tuple[str, int]] = field(default_factory=dict)
-
-    def dropped(self) -> set[str]:
-        """The programs that are for members which the kernel has not."""
-        return {
-            program
-            for struct in self.structs.values()
-            for program in struct.dropped
-            if program not in self.members
-        }
 
     def value(self, name: str, programs: Mapping[str, int]) -> bytes:
         """The value of the map of a struct, with the descriptors of ``programs`` in it."""
@@ -73,12 +63,16 @@ def look_up(
     # The rooms are imported where they are wanted: few objects want all.
     found = Wanted()
     types = kernel_types.running
+    if attach_to:
+        from netbpf.loader import targets
+
+        targets.check(spec, attach_to)
     if spec.externs:
         from netbpf.loader import externs
 
         found.externs = externs.resolve(spec, types, contents, given)
     for program in chosen:
-        if program.needs_target:
+        if program.needs_target or program.attach == "tracing_multi":
             from netbpf.loader import targets
 
             target = targets.find(spec, program, types, attach_to)
@@ -94,20 +88,16 @@ def look_up(
     if found.structs or names:
         from netbpf.loader import struct_ops
 
-        for each_fitted in found.structs.values():
-            for program_name in each_fitted.dropped:
-                log.info("program %s: the kernel's struct has no such member", program_name)
-        dropped = {p for each in found.structs.values() for p in each.dropped}
-        found.members = struct_ops.members(spec, found.structs, sorted(names), dropped)
+        found.members = struct_ops.members(spec, found.structs, sorted(names))
     return found
 
 
 class Open:
     """What was found, with the descriptors that programs and maps need of it."""
 
-    def __init__(self, spec: ObjectSpec, found: Wanted, stack: ExitStack) -> None:
+    def __init__(self, spec: ObjectSpec, found: Wanted, made: Several) -> None:
         self._found = found
-        self._stack = stack
+        self._made = made
         self._modules: dict[str, int] = {}
         self.fd_array: list[int] = []
         self.patches: Mapping[str, Patch] = {}
@@ -124,7 +114,7 @@ class Open:
         if name and name not in self._modules:
             from netbpf.bpf import btf_object
 
-            self._modules[name] = self._stack.enter_context(btf_object.open_module(name)).fileno()
+            self._modules[name] = self._made.add(btf_object.open_module(name)).fileno()
         return self._modules[name] if name else 0
 
     def create_struct(self, spec: MapSpec, btf_fd: int) -> Map:
@@ -153,8 +143,12 @@ class Open:
 
 def explained(error: VerifierError, spec: ObjectSpec) -> VerifierError:
     """``error`` in words, where the verifier met the call of a weak function that is not there."""
-    said = _POISONED.findall(error.log)
-    if not said or not spec.externs:
+    if not spec.externs:
+        return error
+    import re
+
+    said = re.findall(_POISONED, error.log, re.MULTILINE)
+    if not said:
         return error
     from netbpf.loader import externs
 

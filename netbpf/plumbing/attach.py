@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,11 +16,12 @@ from netbpf.bpf.map import Map
 from netbpf.bpf.prog import Program
 from netbpf.closing import Closing
 from netbpf.elf.spec import MapSpec, ProgramSpec
-from netbpf.errors import NetbpfError
+from netbpf.errors import BpfError, NetbpfError
 from netbpf.interrupts import held as uninterrupted
 from netbpf.loader.object import Object
 from netbpf.plumbing import attach_net as net
 from netbpf.plumbing import attach_tracing as tracing
+from netbpf.plumbing import attach_usdt as usdt
 from netbpf.plumbing.attachment import Attachment, Where
 
 Attacher = Callable[[ProgramSpec, Program, Where], Attachment]
@@ -41,8 +43,8 @@ _BY_SECTION: dict[str, _Entry] = {
     "uprobe": (tracing.uprobe, frozenset({"function", "pid", "cookie"}), _TARGET),
     "uprobe_multi": (tracing.uprobe_multi, frozenset({"function", "pid", "cookie"}), _TARGET),
     "iter": (tracing.iterator, frozenset({"map"}), _TARGET),
-    "usdt": (tracing.not_yet, frozenset(), _TARGET),
-    "tracing_multi": (tracing.not_yet, frozenset(), _TARGET),
+    "usdt": (usdt.attach, frozenset({"function", "pid", "cookie", "object"}), _TARGET),
+    "tracing_multi": (tracing.trace_multi, frozenset({"function", "cookie"}), _TARGET),
 }
 _CGROUP: _Entry = (net.cgroup, frozenset({"cgroup", "hook"}), "a cgroup")
 _NETNS: _Entry = (net.netns, frozenset({"netns"}), "a network namespace")
@@ -100,7 +102,7 @@ def attach(spec: ProgramSpec, program: Program, **where: Any) -> Attachment:
     :raises TypeError, ValueError: a word that says nothing to this type, or one is missing.
     :raises BpfError: the kernel refused; the reason says why where that is known.
     :raises NotSupportedError: this kernel cannot. :raises NotFoundError: the target is not there.
-    :raises NetbpfError: such a program is not attached by bpf(2), or netbpf cannot yet.
+    :raises NetbpfError: such a program is not attached by bpf(2).
     """
     place = Where(**where)
     entry = _BY_SECTION.get(spec.attach) or _BY_TYPE.get(spec.type)
@@ -137,14 +139,24 @@ def attach_struct_ops(spec: MapSpec, found: Map, value: bytes = b"") -> Attachme
     """
     if spec.struct_ops is None:
         raise ValueError(f"map {spec.name} is of type {spec.type_name}, not struct_ops")
+    operation = f"register {spec.name} ({spec.struct_ops.type_name})"
     if not spec.struct_ops.link:
-        found.update(bytes(4), value)
+        try:
+            found.update(bytes(4), value)
+        except BpfError as error:
+            # kernel/bpf/bpf_struct_ops.c: once it was registered, its map is good for nothing.
+            busy = error.errno == errno.EBUSY
+            raise BpfError(
+                operation,
+                error.errno,
+                "it was registered before, which it can be once" if busy else error.reason,
+                hint="load the object again" if busy else error.hint,
+            ) from error
         own = Map.from_fd(found.fileno())
         return Attachment(spec.name, None, partial(_unregister, own))
     try:
         return Attachment(spec.name, Link(FD(link_create.struct_ops(found.fileno()))))
     except OSError as error:
-        operation = f"register {spec.name} ({spec.struct_ops.type_name})"
         raise kobject.refused(operation, error) from error
 
 
@@ -212,10 +224,7 @@ class Auto:
 
 
 def foresee(programs: Iterable[ProgramSpec], maps: Iterable[MapSpec]) -> Auto:
-    """What ``attach_all`` would do, were these loaded.
-
-    :raises NetbpfError: libbpf would attach one of them, and netbpf cannot yet.
-    """
+    """What ``attach_all`` would do, were these loaded."""
     found = Auto([], [m for m in maps if m.struct_ops is not None], {})
     for spec in programs:
         if spec.type == uapi.BPF_PROG_TYPE_STRUCT_OPS:
@@ -224,8 +233,6 @@ def foresee(programs: Iterable[ProgramSpec], maps: Iterable[MapSpec]) -> Auto:
         if (missing := left_open(spec)) is not None:
             found.open[spec.name] = missing
             continue
-        if _BY_SECTION[spec.attach][0] is tracing.not_yet:
-            raise tracing.unknown(spec)
         found.programs.append(spec)
     return found
 
@@ -248,7 +255,8 @@ def attach_all(obj: Object) -> Attachments:
     try:
         for spec in auto.programs:
             with uninterrupted():
-                made.add(attach(spec, obj.programs[spec.name]))
+                where = {"object": obj} if spec.attach == "usdt" else {}
+                made.add(attach(spec, obj.programs[spec.name], **where))
         for struct in auto.structs:
             with uninterrupted():
                 value = obj.struct_value(struct.name)

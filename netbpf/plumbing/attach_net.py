@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import struct
+from contextlib import nullcontext
 from functools import partial
 
 from netbpf import netkit, tcx
@@ -18,6 +19,8 @@ from netbpf.bpf.mprog_refusal import device_name
 from netbpf.bpf.prog import Program
 from netbpf.elf.spec import ProgramSpec
 from netbpf.errors import NetbpfError
+from netbpf.netns import NetNS, links
+from netbpf.netns.hooks import HOOKS as NETNS_HOOKS
 from netbpf.plumbing.attachment import Attachment, Reasons, Where, refused, wanted
 
 # include/uapi/linux/if_link.h: XDP_FLAGS_…_MODE.
@@ -31,6 +34,7 @@ _CHAINS: dict[int, tuple[Hooks, str]] = {
     uapi.BPF_NETKIT_PRIMARY: (netkit.HOOKS, "primary"),
     uapi.BPF_NETKIT_PEER: (netkit.HOOKS, "peer"),
 }
+_OF_NETNS = {hook.prog_type: hook.name for hook in NETNS_HOOKS.values()}
 _SK_SKB = {
     "stream_parser": uapi.BPF_SK_SKB_STREAM_PARSER,
     "stream_verdict": uapi.BPF_SK_SKB_STREAM_VERDICT,
@@ -98,21 +102,9 @@ def xdp(spec: ProgramSpec, program: Program, where: Where) -> Attachment:
 
 def netns(spec: ProgramSpec, program: Program, where: Where) -> Attachment:
     """To a network namespace, the thread's own unless another is named."""
-    kind = spec.expected_attach_type
-    reasons: Reasons = {
-        errno.E2BIG: ("no more fit in this namespace", None),
-        errno.EEXIST: ("a flow dissector is there that no link owns, or another namespace's", None),
-    }
-    try:
-        if where.netns is not None:
-            made = link_create.netns(program.fileno(), where.netns.fileno(), kind)
-        else:
-            with FD(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)) as own:
-                made = link_create.netns(program.fileno(), own.fileno(), kind)
-    except OSError as error:
-        since = "5.9" if kind == uapi.BPF_SK_LOOKUP else "5.8"
-        raise refused(spec, error, "the network namespace", reasons, since=since) from error
-    return Attachment(spec.name, Link(FD(made)))
+    with NetNS.current() if where.netns is None else nullcontext(where.netns) as ns:
+        placed = links.attach(ns, _OF_NETNS[spec.type], program)
+    return Attachment(spec.name, placed.link)
 
 
 def cgroup(spec: ProgramSpec, program: Program, where: Where) -> Attachment:

@@ -12,10 +12,13 @@ from netbpf.bpf import btf_object, kobject, link_create, perf_event, uapi
 from netbpf.bpf.fd import FD
 from netbpf.bpf.link import Link
 from netbpf.bpf.prog import Program
+from netbpf.btf import functions
 from netbpf.btf import types as t
+from netbpf.btf.blob import Btf
 from netbpf.elf import symbols
 from netbpf.elf.spec import ProgramSpec
 from netbpf.errors import NetbpfError, NotFoundError, NotSupportedError
+from netbpf.loader import kernel_types
 from netbpf.plumbing.attachment import Attachment, Reasons, Where, refused, wanted
 
 _TRACING = "CAP_BPF and CAP_PERFMON"
@@ -50,12 +53,45 @@ def trace(spec: ProgramSpec, program: Program, where: Where) -> Attachment:
         )
     except OSError as error:
         if error.errno != errno.EINVAL or target_fd or where.cookie:
-            raise _refused(spec, error, spec.extra or "its target", reasons) from error
+            raise refusal(spec, error, spec.extra or "its target", reasons) from error
         # Before Linux 5.18 there is only this one.
         try:
             made = link_create.raw_tracepoint(program.fileno(), None)
         except OSError as older:
-            raise _refused(spec, older, spec.extra or "its target", reasons) from older
+            raise refusal(spec, older, spec.extra or "its target", reasons) from older
+    return Attachment(spec.name, Link(FD(made)))
+
+
+def trace_multi(spec: ProgramSpec, program: Program, where: Where) -> Attachment:
+    """To all functions whose names fit a pattern, of the kernel or of a module: fentry.multi."""
+    text = where.function or spec.extra
+    module, _, pattern = text.rpartition(":")
+    if not pattern:
+        raise wanted(spec, "function: a function of the kernel, or a pattern")
+    types = kernel_types.running()
+    btf: Btf | None = types.btf
+    if module and module != "vmlinux":
+        btf = found.btf if (found := types.modules().get(module)) is not None else None
+    ids = functions.matching(btf, pattern) if btf is not None else {}
+    if set(pattern) & set("*?") and perf_event.tracefs() is not None:
+        # That of one the kernel cannot take would keep it from taking any.
+        ids = {name: ids[name] for name in ids.keys() & _probed()}
+    if not ids:
+        where_not = f"in module {module}" if module else "in the kernel"
+        raise NotFoundError("function", pattern, where=f"{where_not} that may be traced")
+    reasons: Reasons = {
+        errno.ENOENT: (
+            "one of the functions may not be traced",
+            "where tracefs is mounted such ones are left out",
+        ),
+        errno.EBUSY: ("one of the functions takes no more programs", None),
+    }
+    try:
+        made = link_create.tracing_multi(
+            program.fileno(), spec.expected_attach_type, sorted(ids.values()), cookie=where.cookie
+        )
+    except OSError as error:
+        raise refusal(spec, error, text, reasons, since="7.2") from error
     return Attachment(spec.name, Link(FD(made)))
 
 
@@ -78,7 +114,7 @@ def raw_tracepoint(spec: ProgramSpec, program: Program, where: Where) -> Attachm
     try:
         made = link_create.raw_tracepoint(program.fileno(), name, where.cookie)
     except OSError as error:
-        raise _refused(spec, error, name, reasons) from error
+        raise refusal(spec, error, name, reasons) from error
     return Attachment(spec.name, Link(FD(made)))
 
 
@@ -98,8 +134,8 @@ def tracepoint(spec: ProgramSpec, program: Program, where: Where) -> Attachment:
     try:
         event = FD(perf_event.tracepoint(category, name))
     except OSError as error:
-        raise _refused(spec, error, text, reasons) from error
-    return _at_event(spec, program, event, text, where.cookie)
+        raise refusal(spec, error, text, reasons) from error
+    return at_event(spec, program, event, text, where.cookie)
 
 
 def kprobe(spec: ProgramSpec, program: Program, where: Where) -> Attachment:
@@ -126,8 +162,8 @@ def _kprobe(spec: ProgramSpec, program: Program, where: Where, text: str) -> Att
     try:
         event = FD(perf_event.probe("kprobe", name, offset, at_return=_at_return(spec)))
     except OSError as error:
-        raise _refused(spec, error, text, reasons) from error
-    return _at_event(spec, program, event, text, where.cookie)
+        raise refusal(spec, error, text, reasons) from error
+    return at_event(spec, program, event, text, where.cookie)
 
 
 def uprobe(spec: ProgramSpec, program: Program, where: Where) -> Attachment:
@@ -136,7 +172,7 @@ def uprobe(spec: ProgramSpec, program: Program, where: Where) -> Attachment:
     path, colon, rest = text.rpartition(":")
     if not colon or not path:
         raise wanted(spec, "function: path:function")
-    path, (name, offset) = _file(spec, path), _place(spec, rest, "function: path:function")
+    path, (name, offset) = file_of(spec, path), _place(spec, rest, "function: path:function")
     # A number is a place in the file.
     number = re.fullmatch(r"0x[0-9a-fA-F]{1,15}|[0-9]{1,18}", name)
     offset += int(name, 0) if number else symbols.offset(path, name)
@@ -146,11 +182,12 @@ def uprobe(spec: ProgramSpec, program: Program, where: Where) -> Attachment:
     try:
         event = FD(perf_event.probe("uprobe", path, offset, at_return=_at_return(spec), pid=pid))
     except OSError as error:
-        raise _refused(spec, error, text) from error
-    return _at_event(spec, program, event, text, where.cookie)
+        raise refusal(spec, error, text) from error
+    return at_event(spec, program, event, text, where.cookie)
 
 
-def _at_event(spec: ProgramSpec, program: Program, event: FD, text: str, cookie: int) -> Attachment:
+def at_event(spec: ProgramSpec, program: Program, event: FD, text: str, cookie: int) -> Attachment:
+    """To a perf event, which the attachment holds from now on."""
     with event:
         try:
             made: Link | FD
@@ -168,7 +205,7 @@ def _at_event(spec: ProgramSpec, program: Program, event: FD, text: str, cookie:
                 made.close()
                 raise
         except OSError as error:
-            raise _refused(spec, error, text) from error
+            raise refusal(spec, error, text) from error
     return Attachment(spec.name, made)
 
 
@@ -187,25 +224,28 @@ def kprobe_multi(spec: ProgramSpec, program: Program, where: Where) -> Attachmen
             program.fileno(), spec.expected_attach_type, names, flags=flags, cookie=where.cookie
         )
     except OSError as error:
-        raise _refused(spec, error, text, reasons, since="5.18", config="CONFIG_FPROBE") from error
+        raise refusal(spec, error, text, reasons, since="5.18", config="CONFIG_FPROBE") from error
     return Attachment(spec.name, Link(FD(made)))
 
 
 def _kernel_functions(spec: ProgramSpec, pattern: str) -> list[str]:
-    folder = perf_event.tracefs()
-    if folder is None:
+    if perf_event.tracefs() is None:
         raise NetbpfError(
             f"attach {spec.name} to {pattern}: tracefs is not mounted",
             hint=f"mount -t tracefs tracefs {perf_event.TRACEFS[0]}",
             code="no_tracefs",
         )
-    with open(f"{folder}/available_filter_functions") as lines:
-        # A function of a module has the module's name behind it.
-        found = {line.split()[0] for line in lines}
-    names = sorted(fnmatch.filter(found, pattern))
+    names = sorted(fnmatch.filter(_probed(), pattern))
     if not names:
         raise NotFoundError("function", pattern, where="in the kernel that may be probed")
     return names
+
+
+def _probed() -> set[str]:
+    """The functions that may be probed, where tracefs is mounted."""
+    with open(f"{perf_event.tracefs()}/available_filter_functions") as lines:
+        # A function of a module has the module's name behind it.
+        return {line.split()[0] for line in lines}
 
 
 def uprobe_multi(spec: ProgramSpec, program: Program, where: Where) -> Attachment:
@@ -214,7 +254,7 @@ def uprobe_multi(spec: ProgramSpec, program: Program, where: Where) -> Attachmen
     path, colon, pattern = text.rpartition(":")
     if not colon or not path or not pattern:
         raise wanted(spec, "function: path:function, or path:pattern")
-    path = _file(spec, path)
+    path = file_of(spec, path)
     offsets = sorted(set(symbols.matching(path, pattern).values()))
     flags = uapi.BPF_F_UPROBE_MULTI_RETURN if _at_return(spec) else 0
     try:
@@ -224,11 +264,11 @@ def uprobe_multi(spec: ProgramSpec, program: Program, where: Where) -> Attachmen
             path,
             offsets,
             flags=flags,
-            cookie=where.cookie,
+            cookies=[where.cookie for _ in offsets] if where.cookie else (),
             pid=where.pid or 0,
         )
     except OSError as error:
-        raise _refused(spec, error, text, since="6.6", config="CONFIG_UPROBES") from error
+        raise refusal(spec, error, text, since="6.6", config="CONFIG_UPROBES") from error
     return Attachment(spec.name, Link(FD(made)))
 
 
@@ -243,7 +283,7 @@ def iterator(spec: ProgramSpec, program: Program, where: Where) -> Attachment:
     try:
         made = link_create.iterator(program.fileno(), info)
     except OSError as error:
-        raise _refused(spec, error, spec.extra or "its iterator", reasons) from error
+        raise refusal(spec, error, spec.extra or "its iterator", reasons) from error
     return Attachment(spec.name, Link(FD(made)))
 
 
@@ -262,19 +302,6 @@ def read_iterator(link: Link) -> bytes:
         raise kobject.refused(f"read link {link.id} as an iterator", error) from error
 
 
-def not_yet(spec: ProgramSpec, program: Program, where: Where) -> Attachment:
-    """Refused by name."""
-    raise unknown(spec)
-
-
-def unknown(spec: ProgramSpec) -> NetbpfError:
-    """The error of a program that libbpf attaches and netbpf cannot."""
-    return NetbpfError(
-        f"{spec.name} (section {spec.section}): netbpf cannot attach programs of this kind",
-        code="not_attachable",
-    )
-
-
 def _at_return(spec: ProgramSpec) -> bool:
     return spec.section.removeprefix("?").startswith(("kret", "uret"))
 
@@ -290,7 +317,7 @@ def _place(spec: ProgramSpec, text: str, what: str) -> tuple[str, int]:
     return name, int(offset, 0) if plus else 0
 
 
-def _file(spec: ProgramSpec, path: str) -> str:
+def file_of(spec: ProgramSpec, path: str) -> str:
     """The file that the section means: a name without a slash is looked for as a shell would."""
     if "/" in path:
         return path
@@ -310,7 +337,7 @@ def _missing(spec: ProgramSpec, text: str, config: str) -> NetbpfError:
     return NotSupportedError(f"attaching {spec.section or text}", config=config)
 
 
-def _refused(
+def refusal(
     spec: ProgramSpec,
     error: OSError,
     place: str,
@@ -319,4 +346,5 @@ def _refused(
     since: str | None = None,
     config: str | None = None,
 ) -> NetbpfError:
+    """Why the kernel did not attach a program here; EPERM names the capabilities of tracing."""
     return refused(spec, error, place, reasons, since=since, config=config, needs=_TRACING)

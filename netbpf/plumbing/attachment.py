@@ -14,6 +14,7 @@ from netbpf.bpf.prog import Program
 from netbpf.closing import Closing
 from netbpf.elf.spec import ProgramSpec
 from netbpf.errors import BpfError, NetbpfError, NotSupportedError
+from netbpf.loader.object import Object
 from netbpf.netns import NetNS
 
 
@@ -29,8 +30,9 @@ class Where:
     thread's own, ``map`` a sockmap or what an iterator goes over, ``socket`` a descriptor.
     ``family`` (``ipv4``, ``ipv6``), ``priority`` and ``defrag`` are those of netfilter. ``target``
     is another program. ``function`` is that program's, or what the section could say as well: a
-    function of the kernel, ``path:function`` of a file, a tracepoint. ``pid``: only in that
-    process. ``cookie`` is what the program is told.
+    function of the kernel, ``path:function`` of a file, ``path:provider:name`` of a probe in one, a
+    tracepoint. ``pid``: only in that process. ``cookie`` is what the program is told. ``object`` is
+    what a program at a probe was loaded with: its maps need not be looked for then.
     """
 
     ifindex: int | None = None
@@ -50,6 +52,7 @@ class Where:
     function: str | None = None
     pid: int | None = None
     cookie: int = 0
+    object: Object | None = None
 
     def given(self) -> set[str]:
         """Which of them say something."""

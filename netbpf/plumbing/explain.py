@@ -7,13 +7,27 @@ import re
 from collections.abc import Iterator
 
 from netbpf.bpf import mprog_conditions
-from netbpf.conditions import Condition
+from netbpf.conditions import Condition, listed
 from netbpf.errors import errno_name
 from netbpf.netkit import change, lease_refusal, request
 from netbpf.netkit.hooks import HOOKS
+from netbpf.netns import link_refusal
 
-OPERATIONS = ("attach", "detach", "update", "show", "netkit-add", "netkit-set", "lease-add")
-"""What can be asked about: changes and reading of chains, netkit devices, leases."""
+OPERATIONS = (
+    "attach",
+    "detach",
+    "update",
+    "show",
+    "netkit-add",
+    "netkit-set",
+    "lease-add",
+    "netns-attach",
+    "netns-detach",
+    "netns-update",
+    "netns-show",
+)
+"""What can be asked about: changes and reading of chains, netkit devices, leases, and of what
+hangs at namespaces."""
 
 
 def number_of(text: str) -> int:
@@ -43,7 +57,7 @@ def explain(number: int, operation: str | None = None) -> list[Condition]:
 
 
 def _all() -> Iterator[Condition]:
-    yield from mprog_conditions.conditions()
+    yield from listed(mprog_conditions.ROWS)
     # Both sides refuse alike.
     for number, (reason, hint) in HOOKS.hook("peer").refusals.items():
         for operation in ("attach", "detach", "update", "show"):
@@ -55,3 +69,4 @@ def _all() -> Iterator[Condition]:
         for number, meaning in meanings.items():
             yield Condition(operation, number, meaning.reason, meaning.hint, "drivers/net/netkit.c")
     yield from lease_refusal.conditions()
+    yield from listed(link_refusal.ROWS)

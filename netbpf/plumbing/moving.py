@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from netbpf.bpf import pin as pins
+from netbpf.bpf.pin_name import name_for
 from netbpf.errors import ConflictError, NetlinkError, NotFoundError
 from netbpf.netkit.model import check_device_name
 from netbpf.netlink import addresses, filters, links
@@ -144,7 +145,7 @@ def _repinned(each: Moved, home: NetNS, to: NetNS) -> Moved:
         name = pin.name
         if name is None or name.ifindex != each.old_ifindex or not pin.link or pin.link.defunct:
             continue
-        new = pins.name_for(to.inode, each.name, each.ifindex, name.hook, name.prog, name.link)
+        new = name_for(to.inode, each.name, each.ifindex, name.hook, name.prog, name.link)
         with suppress(OSError):
             os.rename(pin.path, os.path.join(os.path.dirname(pin.path), new))
             shown.append(os.path.join(os.path.dirname(pin.shown), new))

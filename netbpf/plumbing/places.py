@@ -17,7 +17,7 @@ from netbpf.bpf.chain import Chain
 from netbpf.bpf.hook import query
 from netbpf.bpf.link_info import LinkInfo
 from netbpf.bpf.mprog import Hooks
-from netbpf.bpf.pin import OwnName
+from netbpf.bpf.pin_name import OwnName
 from netbpf.errors import KernelError
 from netbpf.netns import Namespace
 from netbpf.netns.visit import LeftOut
@@ -166,7 +166,7 @@ def reasons(names: Mapping[int, OwnName]) -> dict[int, Reason]:
             continue
         if name.netns_inode not in devices:
             found[link_id] = "netns_gone"
-        elif name.ifindex in devices[name.netns_inode]:
+        elif name.ifindex is None or name.ifindex in devices[name.netns_inode]:
             found[link_id] = "detached"
         else:
             found[link_id] = "device_gone"

@@ -40,6 +40,7 @@ from netbpf.skeleton.maps import (
     per_cpu,
     plain_map,
 )
+from netbpf.skeleton.places import Place
 from netbpf.skeleton.runtime import (
     FORMAT,
     Constant,
@@ -80,6 +81,7 @@ __all__ = [
     "MapOf",
     "Maps",
     "MissingKeyError",
+    "Place",
     "PlainMap",
     "Prog",
     "Progs",

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import re
+from dataclasses import dataclass
 
 from netbpf.bpf import uapi
 from netbpf.btf.errors import BtfFormatError
 from netbpf.elf.externs import KCONFIG
-from netbpf.elf.spec import Global, MapSpec, ObjectSpec
+from netbpf.elf.spec import Global, ObjectSpec
 from netbpf.errors import ObjectFileError
 from netbpf.skeleton.names import Names, attribute, class_name, shown
+from netbpf.skeleton.pointed import pointed
 from netbpf.skeleton.runtime import FORMAT
 from netbpf.skeleton.types import Kind, Types, call, raw, resolved
 
@@ -49,6 +51,16 @@ def module(spec: ObjectSpec, data: bytes) -> str:
         raise ObjectFileError(spec.path, str(error), section=".BTF") from error
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where variables lie: a section, or the arena; ``word`` is what it is called after."""
+
+    section: str
+    word: str
+    size: int
+    read_only: bool = False
+
+
 class _Module:
     def __init__(self, spec: ObjectSpec, data: bytes) -> None:
         self._spec = spec
@@ -60,13 +72,19 @@ class _Module:
             # What is static belongs to its C file; sections of the loader's own have no contents.
             if not variable.static and variable.name:
                 self._globals.setdefault(variable.section, []).append(variable)
-        names = Names(["attach", "close", "links", "load", "maps", "object", "progs"])
+        names = Names(["at", "attach", "close", "links", "load", "maps", "object", "progs"])
         classes = Names(_TAKEN, between="X")
-        self._sections = [
-            (m, names.new(attribute(word)), classes.new(class_name(word)))
+        places = [
+            _Place(m.section, m.section.removeprefix("."), m.value_size, m.read_only)
             for m in spec.maps
-            if m.contents is not None and m.section in self._globals
-            for word in [m.section.removeprefix(".")]
+            if m.contents is not None
+        ]
+        if spec.arena is not None:
+            places.append(_Place(spec.arena.section, "arena", len(spec.arena.contents)))
+        self._sections = [
+            (place, names.new(attribute(place.word)), classes.new(class_name(place.word)))
+            for place in places
+            if place.section in self._globals
         ]
         variables = [g for listed in self._globals.values() for g in listed]
         # A variable would hide a class of its name from the annotations of its section.
@@ -78,11 +96,18 @@ class _Module:
         taken += [attribute(m.name) for m in spec.maps]
         roots = [g.type_id for g in variables]
         roots += [i for m in spec.maps for i in (m.key_type_id, m.value_type_id) if not m.section]
+        self._pointed: list[int] = []
+        if spec.btf is not None and any(m.type == uapi.BPF_MAP_TYPE_ARENA for m in spec.maps):
+            self._pointed = pointed(spec.btf, roots)
+        roots += self._pointed
         self._types = Types(spec.btf, roots, taken) if spec.btf is not None else None
 
     def text(self) -> str:
         blocks = [*map(self._section, self._sections), self._maps(), self._progs()]
-        blocks = [*(self._types.classes if self._types is not None else []), *blocks]
+        if self._types is not None:
+            for type_id in self._pointed:
+                self._types.value(type_id, "pointed")
+            blocks = [*self._types.classes, *blocks]
         blocks += [self._skeleton(), self._opener()]
         body = "\n\n".join(blocks)
         imports = ["import builtins as _builtins\n"] if "_builtins." in body else []
@@ -104,7 +129,7 @@ class _Module:
         own = "".join(imports) + ("\n" if imports else "")
         return f"{head}{own}from netbpf import skeleton as _s\n\n\n{body}\n\n{self._object()}"
 
-    def _section(self, place: tuple[MapSpec, str, str]) -> str:
+    def _section(self, place: tuple[_Place, str, str]) -> str:
         section, _, own = place
         assert self._types is not None
         names = Names()
@@ -112,7 +137,7 @@ class _Module:
         for variable in self._globals[section.section]:
             name = names.new(attribute(variable.name))
             kind, size = self._types.value(variable.type_id, variable.name)
-            if variable.offset + size > section.value_size:
+            if variable.offset + size > section.size:
                 raise ObjectFileError(
                     self._spec.path,
                     f"variable {shown(variable.name)} lies outside",
@@ -125,6 +150,8 @@ class _Module:
             about, word = "Values of the kernel's configuration, there once loaded.", "constant"
         elif section.read_only:
             about = "Variables; constant once loaded."
+        elif section.word == "arena":
+            about = "Variables that lie in the arena."
         lines = [f"class {own}(_s.Section):", f'    """{about}"""', ""]
         lines += ["    __slots__ = ()", ""]
         for name, offset, kind in found:

@@ -6,7 +6,7 @@ import binascii
 import os
 from collections.abc import Collection
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Generic, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 
 from netbpf.bpf.link import Link
 from netbpf.bpf.prog import Program
@@ -14,12 +14,15 @@ from netbpf.closing import Closing
 from netbpf.elf.object import open_object
 from netbpf.errors import NetbpfError, NotFoundError
 from netbpf.loader.object import Object
+from netbpf.skeleton.classes import Struct, Union
 from netbpf.skeleton.codecs import Codec
+from netbpf.skeleton.places import Place, codec_of
 
 if TYPE_CHECKING:
     from netbpf.plumbing.attach import Attachments
 
 T = TypeVar("T")
+S = TypeVar("S", bound=Struct | Union)
 
 FORMAT = 1
 """The format of generated modules; it changes when modules of the old one no longer work."""
@@ -90,6 +93,21 @@ class Skeleton(Closing):
         self._links += [each.link for each in made.values() if each.link is not None]
         return made
 
+    @overload
+    def at(self, pointer: int, kind: type[S]) -> Place[S]: ...
+
+    @overload
+    def at(self, pointer: int, kind: Codec[T]) -> Place[T]: ...
+
+    def at(self, pointer: int, kind: Any) -> Place[Any]:
+        """What a pointer into the arena leads to, as a class of the module: ``counter.Node``.
+
+        :param kind: what is no struct or union is written as here: ``netbpf.skeleton.u64``.
+        :raises ValueError: it does not lie within the arena; there is none, or none yet.
+        :raises TypeError: there are no values of that kind.
+        """
+        return Place(self.object.arena, pointer, codec_of(kind))
+
     def close(self) -> None:
         """Detach and let go of everything, in reverse; a second call does nothing."""
         self._links.clear()
@@ -109,7 +127,13 @@ class Section:
 
     def __init__(self, obj: Object, section: str) -> None:
         self._object = obj
-        self._map = next(m.name for m in obj.spec.maps if m.section == section)
+        places = {m.section: m.name for m in obj.spec.maps}
+        if obj.spec.arena is not None:
+            places[obj.spec.arena.section] = obj.spec.arena.map
+        self._map = places[section]
+
+    def _read(self, offset: int, size: int) -> bytes:
+        return self._object.read_data(self._map, offset, size)
 
 
 class Constant(Generic[T]):
@@ -132,19 +156,17 @@ class Constant(Generic[T]):
     def __get__(self, section: Section | None, owner: type) -> Self | T:
         if section is None:
             return self
-        return self._codec.read(section._object.read_data(section._map), self._offset)
+        return self._codec.read(section._read(self._offset, self._codec.size), 0)
 
 
 class Variable(Constant[T]):
     """The attribute of a global variable."""
 
     def __set__(self, section: Section, value: T) -> None:
-        obj, name = section._object, section._map
-        end = self._offset + self._codec.size
         # What lies between the members of a struct stays as it is.
-        data = bytearray(obj.read_data(name)[self._offset : end])
+        data = bytearray(section._read(self._offset, self._codec.size))
         self._codec.write(data, 0, value, self._name)
-        obj.write_data(name, self._offset, bytes(data))
+        section._object.write_data(section._map, self._offset, bytes(data))
 
 
 class Prog:

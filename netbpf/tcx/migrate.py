@@ -20,6 +20,7 @@ from netbpf.bpf.alone import alone
 from netbpf.bpf.bpffs import BpfFs, lasting
 from netbpf.bpf.link import Link
 from netbpf.bpf.mprog_refusal import device_name
+from netbpf.bpf.pin_name import name_for
 from netbpf.bpf.prog import Program
 from netbpf.errors import ConflictError, NetbpfError, NetlinkError
 from netbpf.interrupts import held
@@ -134,7 +135,7 @@ class _Mover:
         with placed.link as link:
             number, device = link.id, device_name(self.ifindex)
             inode = os.stat("/proc/thread-self/ns/net").st_ino
-            name = pins.name_for(
+            name = name_for(
                 inode, device, self.ifindex, mark(hook, move.filter), move.prog_name, number
             )
             # Closing the link without a pin takes the program out again.

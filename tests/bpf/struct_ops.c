@@ -40,20 +40,24 @@ __u32 my_undo_cwnd(unsigned long long *ctx)
 	return 10;
 }
 
-#ifndef ONLY
+#ifdef NO_PLACE
 SEC("struct_ops")
 int unknown(unsigned long long *ctx)
 {
 	return 0;
 }
+#endif
 
+#ifndef ONLY
 SEC(".struct_ops.link")
 struct tcp_congestion_ops___newer newer = {
 	.ssthresh = (void *)my_ssthresh,
 	.undo_cwnd = (void *)my_undo_cwnd,
 	.cong_avoid = (void *)my_cong_avoid,
-	.no_such_member = (void *)unknown,
 	.name = "nb_newer",
+#ifdef NO_PLACE
+	.no_such_member = (void *)unknown,
+#endif
 #ifdef TOO_NEW
 	.no_such_value = 1,
 #endif

@@ -23,6 +23,7 @@ static const char *words_of(int n);
 __attribute__((visibility("hidden"))) long hidden = 4;
 __attribute__((weak)) long weak_one = 5;
 int own SEC(".data.own") = 6;
+int of_a_long_name SEC(".data.of_a_long-name") = 9;
 static volatile int own_static SEC(".data.static") = 7;
 int zero_own SEC(".bss.own");
 const volatile int constant_own SEC(".rodata.own") = 8;
@@ -45,7 +46,7 @@ int counts(struct __sk_buff *skb)
 	local_zero--;
 	zeros[1].values[2] = local_data;
 	filled.small++;
-	hidden += weak_one + own + own_static;
+	hidden += weak_one + own + own_static + of_a_long_name;
 	zero_own = calls;
 	page[70] = constant.name[1] + lookup[skb->len & 3];
 	return limit + constant_own + words_of(skb->len)[0] + word[1] + bytes[2];

@@ -24,11 +24,18 @@ from netbpf.bpf.fd import FD
 from netbpf.bpf.map import Map
 from netbpf.bpf.map import create as create_map
 from netbpf.bpf.prog import Program
+from netbpf.btf import functions
 from netbpf.btf import types as t
 from netbpf.elf import sections, symbols
 from netbpf.elf.object import open_object
 from netbpf.elf.spec import Function, MapSpec, ProgramSpec, StructOps
-from netbpf.errors import BpfError, NetbpfError, NotFoundError, NotSupportedError
+from netbpf.errors import (
+    BpfError,
+    NetbpfError,
+    NotFoundError,
+    NotSupportedError,
+    ObjectFileError,
+)
 from netbpf.loader import btf as kernel_btf
 from netbpf.loader import kernel_types, relocate
 from netbpf.plumbing import attach as attaching
@@ -461,13 +468,124 @@ def test_without_kprobes_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         attaching.attach(says, program)
 
 
-@pytest.mark.parametrize("section", ["usdt/libc.so.6:a:b", "fentry.multi/tcp_*"])
-def test_what_netbpf_cannot_is_refused_by_name(section: str) -> None:
-    says = spec(section)
-    assert attaching.left_open(says) is None
-    _, program = load("raw_tp")
-    with program, pytest.raises(NetbpfError, match="cannot attach programs of this kind"):
+COUNTS = """
+int who;
+__u64 calls, told;
+SEC("KIND/PATTERN") int p(void *ctx)
+{
+	if (bpf_get_current_pid_tgid() >> 32 == who) {
+		calls++;
+		told = bpf_get_attach_cookie(ctx);
+	}
+	return 0;
+}
+char _license[] SEC("license") = "GPL";
+"""
+
+
+@pytest.mark.needs("tracing-multi")
+@pytest.mark.parametrize(
+    ("kind", "times"), [("fentry.multi", 1), ("fexit.multi", 1), ("fsession.multi", 2)]
+)
+def test_many_functions(kind: str, times: int, tracefs: Path) -> None:
+    # Not all of these may be traced.
+    source = COUNTS.replace("KIND", kind).replace("PATTERN", "vfs_*")
+    with loader.open(build(source)) as obj, open("/dev/zero", "r+b", buffering=0) as zero:
+        obj.set("who", os.getpid())
+        obj.load()
+
+        def counted() -> int:
+            before = obj.get("calls")
+            for _ in range(50):
+                zero.read(1)
+                zero.write(b"x")
+            return int(obj.get("calls")) - int(before)
+
+        with attaching.attach_all(obj) as made:
+            link = made["p"].link
+            assert link is not None
+            assert link.info().type_name == "tracing_multi"
+            assert counted() >= 100 * times
+        assert counted() == 0
+        says = obj.spec.program("p")
+        with attaching.attach(says, obj.programs["p"], function="vfs_read", cookie=7):
+            assert counted() == 50 * times
+            assert obj.get("told") == 7
+
+
+@pytest.mark.needs("tracing-multi")
+def test_many_functions_of_the_network(tracefs: Path) -> None:
+    # Of these not all have arguments that a trampoline takes.
+    says, program = load("fentry.multi/tcp_*")
+    number = program.id
+    with attached(says, program) as (made, _):
+        assert made.link is not None
+    assert gone(number)
+
+
+@pytest.mark.needs("tracing-multi", "module-types")
+def test_many_functions_of_a_module(tracefs: Path) -> None:
+    lines = (tracefs / "available_filter_functions").read_text().splitlines()
+    probed = {tuple(line.split()) for line in lines if line.endswith("]")}
+    module, name = next(
+        (module, name)
+        for module, indexed in kernel_types.running().modules().items()
+        for name in functions.matching(indexed.btf, "*")
+        if (name, f"[{module}]") in probed
+    )
+    file = build(f'SEC("fentry.multi/{module}:{name}") int p(void *c) {{ return 0; }}')
+    with loader.open(file) as obj:
+        obj.load()
+        with attaching.attach_all(obj) as made:
+            assert list(made) == ["p"]
+            with pytest.raises(BpfError):
+                attaching.attach(obj.spec.program("p"), obj.programs["p"], function="vfs_read")
+
+
+def test_a_module_that_is_not_there() -> None:
+    file = build('SEC("fentry.multi/no_such_module:x*") int p(void *c) { return 0; }')
+    with (
+        loader.open(file) as obj,
+        pytest.raises(ObjectFileError, match="module no_such_module is not loaded"),
+    ):
+        obj.load()
+
+
+@pytest.mark.needs("tracing-multi")
+def test_many_functions_named_later() -> None:
+    says, program = load("fentry.multi")
+    assert attaching.left_open(says) == "what it is to be attached to"
+    with program:
+        for text, error in (
+            (None, ValueError),
+            ("no_such_function_*", NotFoundError),
+            ("no_such_module:*", NotFoundError),
+        ):
+            with pytest.raises(error):
+                attaching.attach(says, program, function=text)
+    says, program = load("fentry.multi")
+    with attached(says, program, function="vfs_read") as (_, ran), open("/dev/zero", "rb") as zero:
+        before = ran()
+        os.read(zero.fileno(), 1)
+        assert ran() > before
+
+
+@pytest.mark.needs("tracing-multi")
+def test_many_functions_without_tracefs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(perf_event, "TRACEFS", ("/nothing-here",))
+    says, program = load("fentry.multi/vfs_*")
+    with program, pytest.raises(BpfError, match=r"may not be traced .*where tracefs is mounted"):
         attaching.attach(says, program)
+
+
+def test_many_functions_on_an_older_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    # No kernel has this attach type; what it says is what older ones say of fentry.multi.
+    monkeypatch.setattr(uapi, "BPF_TRACE_FENTRY_MULTI", 1 << 20)
+    with (
+        loader.open(build('SEC("fentry.multi/vfs_*") int p(void *c) { return 0; }')) as obj,
+        pytest.raises(NotSupportedError, match=r"section fentry\.multi/vfs_\*.*needs Linux 7\.2"),
+    ):
+        obj.load()
 
 
 def test_a_step_that_fails_leaves_no_descriptor(tracefs: Path) -> None:

@@ -12,6 +12,9 @@ import pytest
 from netbpf import netns
 from tests.netns_fixtures import hooks
 from tests.netns_fixtures.cli import ok
+from tests.netns_fixtures.objects import build
+
+TRACES = 'SEC("raw_tp/sys_enter") int traces(void *ctx) { return 0; }'
 
 
 def without(capabilities: str, *arguments: object) -> tuple[int, dict[str, object]]:
@@ -44,16 +47,18 @@ def without(capabilities: str, *arguments: object) -> tuple[int, dict[str, objec
             ["tcx", "attach", "DEV", "ingress", "builtin:pass"],
             "CAP_NET_ADMIN",
         ),
+        ("-perfmon,-sys_admin", ["prog", "load", "TRACES"], "CAP_PERFMON"),
+        ("-bpf,-sys_admin", ["prog", "load", "TRACES"], "CAP_BPF"),
     ],
 )
 def test_refusal_names_the_capability(capabilities: str, arguments: list[str], needed: str) -> None:
     with hooks.site("tcx-ingress") as site, netns.entered(site.ns):
-        words = {"DEV": site.device, "NS": site.ns.name}
+        words = {"DEV": site.device, "NS": site.ns.name, "TRACES": build(TRACES)}
         status, document = without(capabilities, *(words.get(word, word) for word in arguments))
         error = document["error"]
         assert isinstance(error, dict)
         assert (status, error["code"], error["errno"]) == (4, "not_permitted", "EPERM"), error
-        assert needed in str(error["hint"])
+        assert f"needs {needed}" in str(error["hint"])
     assert "nbt-refused" not in netns.list_names()
 
 
@@ -115,3 +120,15 @@ def test_pins_that_others_may_not_see(bpffs: Path) -> None:
                 "not_permitted",
                 "EACCES",
             )
+
+
+def test_who_has_the_capabilities_is_not_told_to_get_them() -> None:
+    code = "from netbpf.bpf import rights; print(rights.hint(['CAP_BPF', 'CAP_PERFMON']))"
+    said = [
+        subprocess.run(
+            [*before, sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        for before in ([], ["unshare", "--user", "--map-root-user"])
+    ]
+    assert "a security module or the kernel's lockdown forbids it" in said[0]
+    assert "needs CAP_BPF and CAP_PERFMON in the first user namespace" in said[1]

@@ -116,7 +116,8 @@ def test_marks_and_limits(site: Site, load: Load, tmp_path: Path) -> None:
 
 def test_prog_run_document() -> None:
     (run,) = ok("prog", "run", "builtin:drop", "--data", "0x" + FRAME.hex(" "))["runs"]
-    assert set(run) == {"packet", "retval", "verdict", "data_out", "duration_ns"} | AFTER
+    keys = {"packet", "retval", "verdict", "data_out", "duration_ns", "flow_keys"} | AFTER
+    assert set(run) == keys
     assert (run["packet"], run["retval"], run["verdict"]) == (0, 2, "drop")
     assert run["data_out"] == FRAME.hex()
     assert isinstance(run["duration_ns"], int)

@@ -310,15 +310,20 @@ def test_a_file_stands_for_the_kernels_types(tmp_path: Path) -> None:
             obj.load(btf=tmp_path / "none")
         with pytest.raises(ObjectFileError, match="no BTF magic number"):
             obj.load(btf=programs.SOURCES / "core_local.c")
+    with loader.open(build('SEC("tc") int asks_nothing(void *skb) { return 0; }')) as obj:
+        with pytest.raises(NotFoundError, match="no file of types"):
+            obj.load(btf=tmp_path / "none")
+        assert obj.programs == {}
     with loader.open(source("core_all")) as obj:
         # A file with the kernel's own types makes the same program.
         obj.load()
         tags = {name: p.info().tag for name, p in obj.programs.items()}
     raw = tmp_path / "vmlinux"
     raw.write_bytes(Path("/sys/kernel/btf/vmlinux").read_bytes())
-    with loader.open(source("core_all")) as obj:
-        obj.load(btf=raw)
-        assert {name: p.info().tag for name, p in obj.programs.items()} == tags
+    for types in (raw, "/sys/kernel/btf/vmlinux"):
+        with loader.open(source("core_all")) as obj:
+            obj.load(btf=types)
+            assert {name: p.info().tag for name, p in obj.programs.items()} == tags
     message = f"no_such_member is not in {re.escape(str(raw))}"
     with (
         loader.open(source("core_missing")) as obj,

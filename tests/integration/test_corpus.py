@@ -53,10 +53,6 @@ def older(than: tuple[int, int]) -> Callable[[], bool | None]:
     return ask
 
 
-def always() -> bool:
-    return True
-
-
 def no_kprobes() -> bool:
     return not probes.has("kprobe")
 
@@ -66,12 +62,6 @@ KNOWN = (
     Known("newer-*", "outcome", "sections that libbpf has since 1.2 and later", older((1, 8))),
     Known("newer_struct_ops-*", "outcome", "libbpf makes such links since 1.2", older((1, 8))),
     Known("exceptions-*", "outcome", "libbpf knows exceptions since 1.3", older((1, 8))),
-    Known(
-        "struct_ops_member-*",
-        "outcome",
-        "netbpf leaves out a program for a member that the kernel has not, libbpf refuses it",
-        always,
-    ),
     Known("arena-*", "outcome", "libbpf knows arenas since 1.5", older((1, 8))),
     Known(
         "externs-*",

@@ -211,7 +211,7 @@ def test_values_set_by_hand() -> None:
         ("_Bool LINUX_NO_SUCH __kconfig;", "LINUX_NO_SUCH is no value"),
         ("_Bool NO_SUCH __kconfig __weak;", "NO_SUCH is no value"),
         ("int CONFIG_NET __kconfig;", "CONFIG_NET is y here: it has to be a bool, a tristate"),
-        ("_Bool CONFIG_HZ __kconfig;", "CONFIG_HZ is [0-9]+ here, which its 1 bytes cannot hold"),
+        ("_Bool CONFIG_HZ __kconfig;", "CONFIG_HZ is [0-9]+ here, which a bool cannot hold"),
         ("int CONFIG_CC_VERSION_TEXT __kconfig;", "it has to be an array of char"),
         ("char CONFIG_HZ[8] __kconfig;", "it has to be an integer, a char or a bool"),
     ],
@@ -302,7 +302,8 @@ def test_a_weak_function_called_without_asking() -> None:
         (
             "int bpf_task_release(int, int) __ksym;",
             "bpf_task_release(1, 2)",
-            "program uses: bpf_task_release is a function of another type in this kernel",
+            r"program uses: bpf_task_release is a function of another type in this kernel than it "
+            r"is declared to be; there it is void bpf_task_release\(struct task_struct \*p\)",
         ),
         (
             "const int runqueues __ksym;",

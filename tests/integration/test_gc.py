@@ -18,6 +18,7 @@ from netbpf import Program, libc, netns
 from netbpf.bpf import pin as pins
 from netbpf.bpf.bpffs import FOLDER, MOUNT
 from netbpf.bpf.link import Link
+from netbpf.bpf.pin_name import name_for
 from netbpf.errors import BpfError
 from netbpf.netns import NetNS
 from netbpf.plumbing import gc, places
@@ -431,7 +432,7 @@ def test_a_thousand_pins_are_quick() -> None:
             with placed.link as link:
                 link.detach()
                 for number in range(1000):
-                    name = pins.name_for(ns.inode, "dev0", ifindex, "ingress", "many", number + 1)
+                    name = name_for(ns.inode, "dev0", ifindex, "ingress", "many", number + 1)
                     path = f"{folder}/{name}"
                     link.pin(path)
                     stack.callback(_unlink, path)

@@ -182,6 +182,48 @@ def test_maps_resized_reused_and_refused() -> None:
         assert first.maps["counters"].lookup(struct.pack("=I", 1)) == struct.pack("=Q", 1)
 
 
+def test_a_variable_beside_a_lock() -> None:
+    """The kernel maps no such value into memory, so it is written by the map's own call."""
+    text = """
+    struct { struct bpf_spin_lock lock; int counter; } held SEC(".data.held");
+    SEC("tc") int uses(void *c)
+    {
+        bpf_spin_lock(&held.lock);
+        int now = ++held.counter;
+        bpf_spin_unlock(&held.lock);
+        return now;
+    }
+    """
+    with loader.open(build(text)) as obj:
+        obj.set("held.counter", 3)
+        obj.load()
+        assert obj.programs["uses"].test_run(PACKET).retval == 4
+        obj.set("held.counter", 10)
+        assert obj.programs["uses"].test_run(PACKET).retval == 11
+        assert obj.get("held.counter") == 11
+
+
+def test_a_map_without_a_size_takes_that_of_the_map_it_is() -> None:
+    text = """
+    struct { __uint(type, BPF_MAP_TYPE_HASH); __type(key, __u32); __type(value, __u64); } open
+        SEC(".maps");
+    int counter = 1;
+    SEC("tc") int uses(void *c) { return counter + !bpf_map_lookup_elem(&open, &counter); }
+    """
+    with loader.open(build(text)) as first, loader.open(build(text)) as second:
+        with pytest.raises(BpfError, match=r"hash cannot have 0 entries .*--map-size open=N"):
+            first.load()
+        with pytest.raises(ValueError, match=r"resize map made.data: what it holds is one entry"):
+            first.resize(".data", 2)
+        first.resize("open", 5)
+        first.load()
+        second.reuse_map("open", first.maps["open"])
+        second.load()
+        assert second.maps["open"].id == first.maps["open"].id
+        with pytest.raises(ConflictError, match="its type is hash, not array"):
+            loader.open(build(text)).reuse_map("open", first.maps["made.data"])
+
+
 def test_a_map_pinned_by_name_is_shared(bpffs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = """
     struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __type(key, __u32);
@@ -197,7 +239,7 @@ def test_a_map_pinned_by_name_is_shared(bpffs: Path, monkeypatch: pytest.MonkeyP
     }
     char _license[] SEC("license") = "GPL";
     """
-    monkeypatch.setattr("netbpf.loader.object.PIN_ROOT", str(bpffs))
+    monkeypatch.setattr("netbpf.loader.maps.PIN_ROOT", str(bpffs))
     file = build(text)
     for _ in range(2):
         with loader.open(file) as obj:
@@ -205,6 +247,31 @@ def test_a_map_pinned_by_name_is_shared(bpffs: Path, monkeypatch: pytest.MonkeyP
             obj.programs["count"].test_run(PACKET)
     with Map.from_pin(str(bpffs / "shared")) as shared:
         assert shared.lookup(bytes(4)) == struct.pack("=Q", 2)
+
+
+def test_a_map_pinned_by_name_that_is_another(bpffs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """libbpf compares flags too (map_is_reuse_compat), of device maps but what the kernel adds."""
+    text = """
+    struct { __uint(type, BPF_MAP_TYPE_%s); __uint(max_entries, 1); __type(key, __u32);
+             __type(value, __u32); __uint(map_flags, %s); __uint(pinning, LIBBPF_PIN_BY_NAME); }
+        shared SEC(".maps");
+    SEC("xdp") int uses(void *c) { return 1; }
+    """
+    monkeypatch.setattr("netbpf.loader.maps.PIN_ROOT", str(bpffs))
+    first, other = (build(text % ("HASH", flags)) for flags in ("0", "BPF_F_NO_PREALLOC"))
+    with loader.open(first) as obj:
+        obj.load()
+    for file, words in (
+        (other, r"flags 0x0 there, 0x1 here: remove that pin, .*--map shared=PIN"),
+        (build(text % ("ARRAY", "0")), "type hash there, array here"),
+    ):
+        with loader.open(file) as obj, pytest.raises(ConflictError, match=words):
+            obj.load()
+    (bpffs / "shared").unlink()
+    for _ in range(2):
+        with loader.open(build(text % ("DEVMAP", "0"))) as obj:
+            obj.load()
+            assert obj.maps["shared"].info().flags == uapi.BPF_F_RDONLY_PROG
 
 
 def test_a_refused_program_leaves_nothing() -> None:
@@ -277,7 +344,8 @@ def test_btf_that_the_kernel_refuses_is_done_without(caplog: pytest.LogCaptureFi
         (program,) = obj.programs.values()
         assert program.test_run(PACKET).retval == 3
         assert program.info().btf_id == 0
-    assert "refuses the BTF" in caplog.text
+    assert "goes without its BTF: load BTF: [" in caplog.text
+    assert "Invalid name (EINVAL)" in caplog.text
 
 
 def test_the_section_table_is_that_of_libbpf() -> None:

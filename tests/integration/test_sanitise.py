@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from netbpf import features, loader
-from netbpf.bpf import syscall, uapi
+from netbpf.bpf import btf_object, syscall, uapi
 from netbpf.bpf.fd import FD
 from netbpf.btf import types as t
 from netbpf.btf.blob import Btf
 from netbpf.btf.header import MAGIC
 from netbpf.elf.object import open_object
-from netbpf.loader import btf as loading
+from netbpf.errors import BpfError
 from netbpf.loader import sanitise
 from tests.netns_fixtures.objects import build
 
@@ -126,14 +126,14 @@ def test_wide_enums() -> None:
 def test_an_older_kernel_loads_it_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel without globals, floats and tags is told what it knows, and runs the program."""
     lacking = {"btf_float", "btf_decl_tag", "btf_type_tag", "btf_section_names", "btf_enum64"}
-    real = loading._load
+    real = btf_object.load
 
-    def older(btf: Btf, *rest: object) -> int:
-        if any(isinstance(f, t.Float | t.DeclTag | t.TypeTag) for _, f in btf):
-            raise OSError(errno.EINVAL, "Invalid argument")
-        return real(btf)
+    def older(data: bytes) -> FD:
+        if any(isinstance(f, t.Float | t.DeclTag | t.TypeTag) for _, f in Btf.parse(data)):
+            raise BpfError("load BTF", errno.EINVAL)
+        return real(data)
 
-    monkeypatch.setattr(loading, "_load", older)
+    monkeypatch.setattr(btf_object, "load", older)
     monkeypatch.setattr(features, "probe", lambda name: name not in lacking)
     with loader.open(build(TEXT, name="tags")) as obj:
         obj.load()

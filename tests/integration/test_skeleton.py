@@ -327,20 +327,25 @@ def checked(folder: Path, name: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
+def all_wrong(folder: Path, wrong: dict[str, str]) -> None:
+    """mypy refuses each line that uses the ``skel`` of ``made``, in these words."""
+    lines = ["import made", "def use(skel: made.Skeleton) -> None:"]
+    lines += [f"    {line}" for line in wrong]
+    (folder / "wrong.py").write_text("\n".join(lines) + "\n")
+    status, out = checked(folder, "wrong")
+    assert status == 1
+    told = {int(line.split(":")[1]): line for line in out.splitlines() if ": error:" in line}
+    for number, (line, words) in enumerate(wrong.items(), 3):
+        assert words in told.get(number, ""), (line, out)
+
+
 def test_mypy_knows_what_is_there_and_what_is_not(
     compiled: Callable[[str], Path], tmp_path: Path
 ) -> None:
     assert skeleton.write(skeleton.of_file(compiled("skeleton")), tmp_path / "made.py")
     (tmp_path / "use.py").write_text(USER)
     assert checked(tmp_path, "use") == (0, "")
-    lines = ["import made", "def use(skel: made.Skeleton) -> None:"]
-    lines += [f"    {line}" for line in WRONG]
-    (tmp_path / "wrong.py").write_text("\n".join(lines) + "\n")
-    status, out = checked(tmp_path, "wrong")
-    assert status == 1
-    told = {int(line.split(":")[1]): line for line in out.splitlines() if ": error:" in line}
-    for number, (line, words) in enumerate(WRONG.items(), 3):
-        assert words in told.get(number, ""), (line, out)
+    all_wrong(tmp_path, WRONG)
 
 
 def test_mypy_reads_modules_of_odd_names(tmp_path: Path) -> None:

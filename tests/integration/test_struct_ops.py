@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import struct
 import subprocess
@@ -14,8 +15,9 @@ from netbpf.bpf import link_create
 from netbpf.bpf.fd import FD
 from netbpf.bpf.prog import Program
 from netbpf.btf import types as t
-from netbpf.errors import ObjectFileError
+from netbpf.errors import BpfError, ObjectFileError
 from netbpf.loader import kernel_types
+from netbpf.plumbing import attach
 from tests.netns_fixtures import programs
 from tests.netns_fixtures.objects import build
 
@@ -82,6 +84,40 @@ def test_registered_by_a_link_and_used() -> None:
         assert not known("nb_mine") and not known("nb_newer")
 
 
+@pytest.mark.parametrize("section", [".struct_ops", ".struct_ops.link"])
+def test_registered_with_all_that_says_where(section: str) -> None:
+    with loader.open(source("-DONLY", section=section)) as obj:
+        obj.load()
+        with attach.attach_all(obj) as made:
+            assert list(made) == ["mine"]
+            # Without a link the map stands for it, and cannot be pinned to that end.
+            assert (made["mine"].link is None) == (section == ".struct_ops")
+            assert known("nb_mine")
+            with socket.socket() as sock:
+                sock.setsockopt(socket.SOL_TCP, socket.TCP_CONGESTION, b"nb_mine")
+        assert not known("nb_mine")
+        if section == ".struct_ops":
+            with pytest.raises(BpfError, match="registered before, which it can be once"):
+                attach.attach_all(obj)
+            return
+        with attach.attach_all(obj):
+            assert known("nb_mine")
+    assert not known("nb_mine")
+
+
+def test_a_name_that_is_registered_already() -> None:
+    file = source("-DONLY", section=".struct_ops")
+    with loader.open(file) as one, loader.open(file) as other:
+        one.load()
+        other.load()
+        with attach.attach_all(one):
+            with pytest.raises(BpfError, match=r"register mine \(tcp_congestion_ops\): .*EEXIST"):
+                attach.attach_all(other)
+            assert known("nb_mine")
+        with attach.attach_all(other):
+            assert known("nb_mine")
+
+
 def test_one_that_is_optional() -> None:
     with loader.open(source()) as obj:
         obj.load(only=["lonely"])
@@ -90,14 +126,24 @@ def test_one_that_is_optional() -> None:
         assert "optional" in obj.maps
 
 
-def test_a_value_that_the_kernel_has_no_place_for() -> None:
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("-DTOO_NEW", "has no member no_such_value, which the value there is for"),
+        ("-DNO_PLACE", "has no member no_such_member, which program unknown is for"),
+    ],
+)
+def test_what_the_kernel_has_no_place_for(flag: str, message: str, bpffs: Path) -> None:
     before = set(Program.ids())
+    file = source(flag)
     with (
-        loader.open(source("-DTOO_NEW")) as obj,
-        pytest.raises(ObjectFileError, match="newer: struct tcp_congestion_ops of this kernel has"),
+        loader.open(file) as obj,
+        pytest.raises(ObjectFileError, match=f"newer: struct tcp_congestion_ops .* {message}"),
     ):
         obj.load()
     assert not set(Program.ids()) - before
+    peer = subprocess.run(["bpftool", "prog", "loadall", file, bpffs / "p"], capture_output=True)
+    assert peer.returncode, "libbpf refuses it too"
 
 
 @pytest.mark.parametrize(
@@ -106,20 +152,26 @@ def test_a_value_that_the_kernel_has_no_place_for() -> None:
         ("struct netbpf_ops { int (*one)(void); };", "this kernel has no struct netbpf_ops"),
         ("struct file { int (*one)(void); };", "struct file of this kernel cannot be made of"),
         (
-            "struct tcp_congestion_ops { int (*one)(void); char name[8]; };",
+            "struct tcp_congestion_ops { int (*ssthresh)(void); char name[8]; };",
             "member name has 8 bytes, and 16 in this kernel",
         ),
         (
-            "struct tcp_congestion_ops { int (*one)(void); int name; };",
+            "struct tcp_congestion_ops { int (*ssthresh)(void); int name; };",
             "member name is of another kind in this kernel",
+        ),
+        (
+            "struct tcp_congestion_ops { int (*owner)(void); };",
+            "member owner is no function in this kernel",
         ),
     ],
 )
 def test_structs_that_do_not_fit(text: str, message: str) -> None:
     name = text.split()[1]
+    member = re.search(r"\(\*(\w+)\)", text)
+    assert member is not None
     text += f"""
     SEC("struct_ops") int program(unsigned long long *ctx) {{ return 0; }}
-    SEC(".struct_ops.link") struct {name} made = {{ .one = (void *)program }};
+    SEC(".struct_ops.link") struct {name} made = {{ .{member[1]} = (void *)program }};
     char _license[] SEC("license") = "GPL";
     """
     with loader.open(build(text)) as obj, pytest.raises(ObjectFileError, match=message):
@@ -134,5 +186,18 @@ def test_a_program_that_is_in_no_struct() -> None:
     with (
         loader.open(build(text)) as obj,
         pytest.raises(ObjectFileError, match="program program: no struct to be made names it"),
+    ):
+        obj.load()
+
+
+def test_a_pointer_to_no_program() -> None:
+    text = """
+    struct tcp_congestion_ops { int (*ssthresh)(void); };
+    SEC(".struct_ops.link") struct tcp_congestion_ops made = { .ssthresh = (void *)4711 };
+    char _license[] SEC("license") = "GPL";
+    """
+    with (
+        loader.open(build(text)) as obj,
+        pytest.raises(ObjectFileError, match="made: member ssthresh points to no program"),
     ):
         obj.load()

@@ -28,9 +28,7 @@ from tests.netns_fixtures.devices import End
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
-        "needs(*features): what the kernel must have: "
-        "tcx, netkit, netkit-scrub, netkit-headroom, netkit-single, netdevsim, kprobe, "
-        "kprobe-multi, lsm, fmod_ret, fentry, module-types",
+        "needs(*features): what the kernel must have: " + ", ".join(probes.FEATURES),
     )
 
 

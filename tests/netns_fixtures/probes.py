@@ -20,12 +20,17 @@ SINCE = {
     "netkit": "6.7",
     "netkit-scrub": "6.13",
     "netkit-headroom": "6.14",
+    "insn-array": "6.19",
     "netkit-single": "7.1",
     "common-attrs": "7.2",
+    "tracing-multi": "7.2",
 }
 """The release that brought each feature."""
 
-OPTIONAL = frozenset({"kprobe", "kprobe-multi", "lsm", "fmod_ret", "fentry", "kallsyms-all"})
+OPTIONAL = frozenset(
+    {"kprobe", "kprobe-multi", "lsm", "fmod_ret", "fentry", "kallsyms-all"}
+    | {"module-types", "act-ct", "xfrm-interface", "flower"}
+)
 """What any release may be built without; the lab's kernel is not."""
 
 
@@ -101,6 +106,18 @@ def _netdevsim() -> bool | None:
     return bus.exists()
 
 
+def _module(*names: str) -> Callable[[], bool]:
+    """Whether these modules can be loaded, and tell of their types."""
+
+    def attempt() -> bool:
+        modprobe = shutil.which("modprobe")
+        if modprobe is not None:
+            subprocess.run([modprobe, "-q", "-a", *names], check=False, capture_output=True)
+        return all(Path(f"/sys/kernel/btf/{name}").exists() for name in names)
+
+    return attempt
+
+
 def _kprobe_multi() -> bool | None:
     from netbpf.bpf import link_create, prog, uapi
     from netbpf.bpf.fd import FD
@@ -138,6 +155,21 @@ def _decides(prog_type: str, attach_type: str, function: str) -> bool | None:
     return True
 
 
+def _tracing_multi() -> bool | None:
+    from netbpf.bpf import prog, uapi
+    from netbpf.errors import BpfError
+
+    try:
+        prog.load(
+            uapi.BPF_PROG_TYPE_TRACING,
+            bytes.fromhex("b700000000000000 9500000000000000"),
+            expected_attach_type=uapi.BPF_TRACE_FENTRY_MULTI,
+        ).close()
+    except BpfError as error:
+        return False if error.errno == errno.EINVAL else None
+    return True
+
+
 def _common_attrs() -> bool | None:
     from netbpf.bpf import uapi
     from netbpf.bpf.fd import FD
@@ -149,6 +181,28 @@ def _common_attrs() -> bool | None:
     except OSError as error:
         return False if error.errno == errno.EINVAL else None
     FD(number).close()
+    return True
+
+
+def _insn_array() -> bool | None:
+    from netbpf.bpf import syscall, uapi
+    from netbpf.bpf.fd import FD
+
+    attr = uapi.MapCreateAttr(map_type=uapi.BPF_MAP_TYPE_INSN_ARRAY, key_size=4, value_size=16)
+    attr.max_entries = 1
+    try:
+        FD(syscall.map_create(attr)).close()
+    except OSError as error:
+        return False if error.errno == errno.EINVAL else None
+    return True
+
+
+def _flower() -> bool | None:
+    for words in ("qdisc add dev lo clsact", "filter add dev lo ingress protocol ip flower"):
+        done = subprocess.run(["tc", *words.split()], capture_output=True, text=True)
+        if done.returncode:
+            # net/sched/cls_api.c: tcf_proto_lookup_ops.
+            return False if "TC classifier not found" in done.stderr else None
     return True
 
 
@@ -165,11 +219,18 @@ _PROBES: dict[str, Callable[[], bool | None]] = {
     "netkit-headroom": lambda: _made(peer="nkother", headroom=16, tailroom=16),
     "netkit-single": lambda: _made(single=True),
     "netdevsim": _netdevsim,
+    # One whose initial namespaces nobody else lives in.
+    "spare-kernel": lambda: "NETBPF_LAB" in os.environ,
+    "flower": _flower,
     "module-types": lambda: len(os.listdir("/sys/kernel/btf")) > 1,
+    "act-ct": _module("nf_conntrack", "nf_nat", "act_ct"),
+    "xfrm-interface": _module("xfrm_interface"),
     "kprobe": lambda: Path("/sys/bus/event_source/devices/kprobe").exists(),
     "kprobe-multi": _kprobe_multi,
     "lsm": lambda: _decides("LSM", "LSM_MAC", "bpf_lsm_socket_create"),
     "common-attrs": _common_attrs,
+    "tracing-multi": _tracing_multi,
+    "insn-array": _insn_array,
     # CONFIG_KALLSYMS_ALL: without it variables have types and no addresses.
     "kallsyms-all": lambda: " runqueues\n" in Path("/proc/kallsyms").read_text(),
     # CONFIG_IKCONFIG_PROC, or a distribution's file.
@@ -177,6 +238,9 @@ _PROBES: dict[str, Callable[[], bool | None]] = {
     "fentry": lambda: _decides("TRACING", "TRACE_FENTRY", "vfs_read"),
     "fmod_ret": lambda: _decides("TRACING", "MODIFY_RETURN", "security_socket_create"),
 }
+
+FEATURES = tuple(_PROBES)
+"""What a test can need."""
 
 
 if __name__ == "__main__":

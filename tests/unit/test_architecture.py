@@ -14,7 +14,8 @@ PACKAGE = Path(__file__).resolve().parents[2] / "netbpf"
 
 # Each room may import those of lower levels, and itself. Rooms of one level leave each other alone.
 LEVELS = [
-    {"closing", "conditions", "errors", "interrupts", "records"},
+    {"closing", "conditions", "errors", "records", "signals"},
+    {"interrupts"},
     {"libc"},
     {"btf", "captures"},
     {"bpf"},

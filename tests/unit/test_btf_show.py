@@ -200,12 +200,16 @@ def test_the_command_line(built: Path) -> None:
         "padding_bits",
     }
     assert shown["holes"] == [{"bit_offset": 8, "bits": 24}]
+    assert ok("btf", "show", "struct", "pair", file)["types"] == [shown]
     words = netbpf("btf", "show", "pair", file).out
     assert "        int b;  " in words
     assert "\\t" not in words
 
 
 def test_mistakes_on_the_command_line(blob: Blob, built: Path, tmp_path: Path) -> None:
+    file = built / "bpf.o"
+    assert netbpf("btf", "show", "struct", "pair", file, file).status == 2
+    assert netbpf("btf", "show", "pair", file, file).status == 2
     missing = netbpf("--json", "btf", "show", "struct nothing", built / "bpf.o")
     assert (missing.status, missing.error["code"]) == (1, "not_found")
     assert netbpf("btf", "show", "a b c", built / "bpf.o").status == 2

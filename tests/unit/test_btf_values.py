@@ -17,6 +17,12 @@ SOURCES = Path(__file__).resolve().parents[1] / "bpf"
 PLAIN = """
 union both { __u32 whole; __u8 parts[4]; };
 struct bits { __u32 low : 3; __u32 high : 5; };
+enum count { ONE = 1, TWO };
+volatile struct {
+    __u8 first;
+    struct { int minus : 3; _Bool on : 1; enum count chosen : 3; };
+    __u64 wide : 40;
+} deep[2];
 volatile __u8 byte;
 volatile __s64 wide = -2;
 volatile union both both;
@@ -25,7 +31,7 @@ volatile double ratio;
 volatile __u16 grid[2][3];
 void *pointer;
 SEC("tc") int uses(struct __sk_buff *skb)
-{ return byte + wide + both.whole + bits.low + grid[1][2] + (pointer != 0); }
+{ return byte + wide + both.whole + bits.low + deep[0].first + grid[1][2] + (pointer != 0); }
 """
 
 
@@ -120,13 +126,49 @@ def test_other_types(plain: loader.Object) -> None:
     assert plain.get("grid") == [[0, 0, 9], [1, 2, 3]]
     plain.set("ratio", 0.5)
     assert plain.get("ratio") == 0.5
-    with pytest.raises(ValueError, match="low is a bit field"):
-        plain.set("bits.low", 1)
-    with pytest.raises(TypeError, match="pointer is a pointer"):
+    for text, number in (("0.25", 0.25), ("1e3", 1000.0), ("-2", -2.0), (3, 3.0)):
+        plain.set("ratio", text)
+        assert plain.get("ratio") == number
+    for wrong in ("much", "", None, True):
+        with pytest.raises((ValueError, TypeError), match="ratio is a number"):
+            plain.set("ratio", wrong)
+    plain.set("grid[1]", "7,0x8")
+    assert plain.get("grid") == [[0, 0, 9], [7, 8, 3]]
+    with pytest.raises(ValueError, match=r"grid\[1\] has 3 elements, not 4"):
+        plain.set("grid[1]", "1,2,3,4")
+    with pytest.raises(ValueError, match=r"grid\[1\]\[1\] is a number, '' is none"):
+        plain.set("grid[1]", "1,")
+    with pytest.raises(TypeError, match="pointer is a pointer that cannot be set"):
         plain.set("pointer", 1)
     with pytest.raises(ValueError, match="256 does not fit"):
         plain.set("byte", 256)
     assert plain.variables()["byte"] == ".bss"
+
+
+def test_bit_fields(plain: loader.Object) -> None:
+    plain.set("bits.low", 7)
+    plain.set("bits.high", "0x11")
+    assert (plain.get("bits.low"), plain.get("bits.high")) == (7, 17)
+    plain.set("bits", {"low": 2})
+    assert plain.get("bits") == {"low": 2, "high": 17}
+    plain.set("deep[1].minus", -4)
+    plain.set("deep[1].chosen", "TWO")
+    plain.set("deep[1].on", "true")
+    assert plain.get("deep")[0] == dict.fromkeys(("first", "minus", "on", "chosen", "wide"), 0)
+    assert plain.get("deep[1]") == {"first": 0, "minus": -4, "on": 1, "chosen": 2, "wide": 0}
+    plain.set("deep[1].wide", (1 << 40) - 1)
+    assert plain.get("deep[1].wide") == (1 << 40) - 1
+    assert plain.get("deep[1].minus") == -4, "and nothing beside it"
+    for name, wrong, words in (
+        ("bits.low", 8, "bits.low has 3 bits, 8 does not fit"),
+        ("deep[1].minus", 4, r"deep\[1\].minus has 3 bits, 4 does not fit"),
+        ("deep[1].on", 2, "true or false"),
+        ("deep[1].chosen", "THREE", "one of ONE, TWO"),
+        ("bits.none", 1, "bits has no member none, only low, high"),
+        ("bits.low.x", 1, "low is a bit field"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            plain.set(name, wrong)
 
 
 def test_split() -> None:

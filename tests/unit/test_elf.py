@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from netbpf.bpf import uapi
 from netbpf.elf import ObjectSpec, open_object, sections
-from netbpf.elf.data import kernel_name
+from netbpf.elf.data import map_name
 from netbpf.elf.show import document
 from netbpf.errors import NotFoundError, ObjectFileError
 from netbpf.loader import relocate
@@ -167,13 +167,11 @@ def test_every_section_name_has_its_constants() -> None:
         ("a_very_long_name", ".bss", "a_very_l.bss"),
         ("a_very_long_name", ".rodata", "a_very_l.rodata"),
         ("filter", ".rodata.str1.1", ".rodata.str1.1"),
-        ("filter", ".data.some_long_name", ".data.some_long"),
+        ("filter", ".data.some_long_name", ".data.some_long_name"),
     ],
 )
-def test_names_of_data_sections_in_the_kernel(
-    object_name: str, section: str, expected: str
-) -> None:
-    assert kernel_name(object_name, section) == expected
+def test_names_of_data_sections(object_name: str, section: str, expected: str) -> None:
+    assert map_name(object_name, section) == expected
 
 
 @pytest.mark.parametrize(

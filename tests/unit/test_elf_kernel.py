@@ -306,7 +306,7 @@ def test_the_shape_of_a_map_is_that_of_older_specs() -> None:
 
 
 def test_jump_tables() -> None:
-    # No compiler here makes them of a switch yet; by hand they look the same.
+    # Only clang 22 and later make them of a switch; by hand they look the same.
     text = """
     __u64 table[3] SEC(".jumptables") = { 8, 16, 24 };
     SEC("tc") int jumps(struct __sk_buff *skb) { return (long)&table; }

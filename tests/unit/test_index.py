@@ -99,7 +99,10 @@ def test_split_types_use_names_of_their_base() -> None:
 
 def test_a_packed_index_gives_the_same_answers() -> None:
     data = bytes(kernel())
-    made = index.parse(data).index
+    found = index.parse(data)
+    assert not found.index.names
+    assert found.ids("sock") == [2, 6, 7]
+    made = found.index
     packed = index.pack(made, b"abc")
     again = index.unpack(packed, b"abc")
     for part in ("offsets", "names", "ordered"):
@@ -110,7 +113,9 @@ def test_a_packed_index_gives_the_same_answers() -> None:
 
 
 def test_no_byte_of_a_packed_index_can_change() -> None:
-    packed = index.pack(index.parse(bytes(kernel())).index, b"abcdef")
+    made = index.parse(bytes(kernel()))
+    made.ids("sock")
+    packed = index.pack(made.index, b"abcdef")
     for at in range(len(packed)):
         changed = bytearray(packed)
         changed[at] ^= 0x55
@@ -182,6 +187,22 @@ def test_the_second_process_finds_the_index(machine: Machine) -> None:
     assert os.listdir(machine.cache) == [machine.file.name]
     # Within one process nothing is read twice.
     assert kernel_types.running() is kernel_types.running()
+
+
+def test_the_first_function_adds_its_names_to_the_index(machine: Machine) -> None:
+    blob = kernel()
+    func = blob.add(t.KIND_FUNC, "connect", blob.add(t.KIND_FUNC_PROTO))
+    machine.boot(bytes(blob))
+    assert machine.look() == ([2, 4, 7], True)
+    small = machine.file.stat().st_size
+    for grown in (True, False):
+        before = machine.file.stat()
+        machine.restart()
+        assert kernel_types.running().main.find("connect", t.KIND_FUNC) == func
+        assert (machine.file.stat().st_size > before.st_size) == grown
+        assert (machine.file.stat().st_ino != before.st_ino) == grown
+    assert machine.file.stat().st_size == small + 4 * func
+    assert machine.look() == ([2, 4, 7], False)
 
 
 def test_another_kernel_has_another_index(machine: Machine) -> None:
@@ -317,12 +338,12 @@ def test_without_a_place_or_a_build_id_it_goes_without_a_cache(
 def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index_cache.os, "geteuid", lambda: 0)
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
-    assert index_cache.folder() == Path("/var/cache/netbpf")
+    assert index_cache.folder() == "/var/cache/netbpf"
     monkeypatch.setattr(index_cache.os, "geteuid", lambda: 1000)
-    assert index_cache.folder() == Path("/somewhere/netbpf")
+    assert index_cache.folder() == "/somewhere/netbpf"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     monkeypatch.setenv("HOME", "/home/one")
-    assert index_cache.folder() == Path("/home/one/.cache/netbpf")
+    assert index_cache.folder() == "/home/one/.cache/netbpf"
     monkeypatch.delenv("HOME")
     assert index_cache.folder() is None
 

@@ -352,6 +352,12 @@ def test_what_only_the_kernel_can_tell() -> None:
     assert [name for name, outcome in outcomes.items() if outcome.complete] == ["kfunc", "before"]
 
 
+def test_where_a_register_says_is_not_known() -> None:
+    with loader.open(programs.SOURCES / "jumps.o") as obj:
+        outcomes = {p.name: explore(loader_code.of(obj, p)) for p in obj.spec.programs}
+    assert [name for name, outcome in outcomes.items() if outcome.complete] == ["first"]
+
+
 def test_helpers_that_are_not_known_by_number_are_silent() -> None:
     code = Code("dumped", [Insn(0x85, 0, 0, 0, 155), Insn(*EXIT)], helpers={})
     assert findings(code, PRIMARY) == ()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netbpf.bpf.pin import OwnName, name_for
+from netbpf.bpf.pin_name import OwnName, name_for, name_for_netns
 from netbpf.errors import ConflictError
 from netbpf.netlink.filters import ETH_P_ALL, Filter
 from netbpf.tcx import migrate_plan
@@ -114,3 +114,10 @@ def test_places_are_those_of_before_where_nothing_came() -> None:
 def test_filters_of_other_chains_stand_in_nobodys_way() -> None:
     other = replace(a_filter(1, 1), chain=4, kind="u32")
     assert migrate_plan._places([a_filter(5, 1)], [other]) == [a_filter(5, 1)]
+
+
+def test_the_name_of_a_pin_at_a_namespace() -> None:
+    name = name_for_netns(4026531840, "sk_lookup", "p.q_r", 7)
+    assert name == "net4026531840_sk-lookup_p-q-r_7"
+    parsed = OwnName.parse(name)
+    assert parsed == OwnName(4026531840, None, None, "sk-lookup", "p-q-r", 7)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import subprocess
 import sys
 
 import pytest
 
-from netbpf.records import field, record, replace
+from netbpf.records import cached_property, field, record, replace
 
 
 @record(slots=True, frozen=True)
@@ -50,6 +51,16 @@ def test_what_is_held() -> None:
         del point.x
 
 
+def test_what_it_is_made_of_is_told_before_one_is_made() -> None:
+    @record(slots=True)
+    class Fresh:
+        one: int
+        two: str = "b"
+
+    assert list(inspect.signature(Fresh).parameters) == ["one", "two"]
+    assert Fresh(1) == Fresh(1, "b")
+
+
 def test_one_that_changes() -> None:
     box = Box("a")
     box.state = "old"
@@ -69,6 +80,22 @@ def test_copies() -> None:
     match Point(3, 4):
         case Point(x, y):
             assert (x, y) == (3, 4)
+
+
+def test_a_cached_property_is_worked_out_once() -> None:
+    class Circle:
+        made = 0
+
+        @cached_property
+        def area(self) -> int:
+            """How large it is."""
+            self.made += 1
+            return 3
+
+    circle = Circle()
+    assert (circle.area, circle.area, circle.made) == (3, 3, 1)
+    assert Circle.area.__doc__ == "How large it is."
+    assert Circle().area == 3
 
 
 def test_it_is_light() -> None:

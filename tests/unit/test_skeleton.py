@@ -421,6 +421,36 @@ def test_types_that_would_grow_without_end_are_refused() -> None:
         module(replace(crafted(["x"]), maps=(spec,), btf=Btf.parse(bytes(wide))), b"")
 
 
+def test_what_pointers_into_an_arena_lead_to() -> None:
+    blob = Blob(ORDER)
+    u32 = blob.int("__u32", 4)
+    node = blob.struct("node", 16, ("next", blob.count + 2, 0), ("number", u32, 64))
+    pointer = blob.add(t.KIND_PTR, "", node)
+    nameless = blob.struct("", 4, ("held", u32, 0))
+    named = blob.add(t.KIND_TYPEDEF, "box_t", nameless)
+    boxes = blob.add(t.KIND_PTR, "", named)
+    plain = blob.add(t.KIND_PTR, "", nameless)
+    theirs = blob.struct("task_struct", 4, ("pid", u32, 0))
+    tagged = blob.add(t.KIND_PTR, "", blob.add(t.KIND_TYPE_TAG, "kptr", theirs))
+    elsewhere = blob.add(t.KIND_PTR, "", blob.add(t.KIND_FWD, "nothing"))
+    value = blob.struct(
+        "value",
+        40,
+        *((f"m{i}", p, 64 * i) for i, p in enumerate((plain, boxes, pointer, tagged, elsewhere))),
+    )
+    maps = [
+        MapSpec("m", uapi.BPF_MAP_TYPE_HASH, 4, 40, 1, key_type_id=u32, value_type_id=value),
+        MapSpec("arena", uapi.BPF_MAP_TYPE_ARENA, 0, 0, 1),
+    ]
+    btf = Btf.parse(bytes(blob))
+    classes = [
+        [n.name for n in ast.parse(module(spec, b"")).body if isinstance(n, ast.ClassDef)]
+        for spec in (replace(crafted(["x"]), maps=tuple(maps[:n]), btf=btf) for n in (1, 2))
+    ]
+    assert classes[0] == ["Value", "Maps", "Progs", "Skeleton"], "without an arena there are none"
+    assert classes[1] == ["Value", "Node", "BoxT", "Maps", "Progs", "Skeleton"]
+
+
 def test_the_configuration_is_only_read() -> None:
     source = """
     extern int CONFIG_HZ __kconfig;
