@@ -61,10 +61,20 @@ class Terminal:
                 return
             self.out += data
 
-    def close(self) -> int:
-        """Hang up, and the status with which the command ended."""
+    def end(self) -> int:
+        """Read to the end, and the status with which the command ended.
+
+        Not hung up before: some close their terminal first and end then.
+        """
+        self.wait()
+        self.pid, pid = 0, self.pid
+        return os.waitpid(pid, 0)[1]
+
+    def close(self) -> None:
+        """Hang up on a command that has not ended."""
         os.close(self.fd)
-        return os.waitpid(self.pid, 0)[1]
+        if self.pid:
+            os.waitpid(self.pid, 0)
 
 
 def on_terminal(argv: Sequence[str], steps: Sequence[Step]) -> tuple[bytes, int]:
@@ -78,9 +88,9 @@ def on_terminal(argv: Sequence[str], steps: Sequence[Step]) -> tuple[bytes, int]
                     os.write(terminal.fd, step)
                 case (rows, columns):
                     terminal.resize(rows, columns)
-        terminal.wait()
+        status = terminal.end()
     finally:
-        status = terminal.close()
+        terminal.close()
     return terminal.out, status
 
 
