@@ -115,21 +115,21 @@ class Generator:
             yield ""
 
     def flags(self) -> Iterator[str]:
-        """The enums without a name that hold ``BPF_F_…`` flags and the map update flags."""
+        """The enums that hold ``BPF_F_…`` flags, most of them without a name, and ``BPF_ANY``."""
         groups = {}
         for type_id in self.btf.ids_of_kind(t.KIND_ENUM) + self.btf.ids_of_kind(t.KIND_ENUM64):
             found = self.btf.type(type_id)
             assert isinstance(found, t.Enum)
-            if not found.name and any(n.startswith(("BPF_F_", "BPF_ANY")) for n, _ in found.values):
-                groups[min(n for n, _ in found.values)] = found.values
-        for _, values in sorted(groups.items()):
+            if any(name.startswith(("BPF_F_", "BPF_ANY")) for name, _ in found.values):
+                groups[min(name for name, _ in found.values)] = found
+        for _, found in sorted(groups.items()):
             lines = [
                 str(self.constant(name, value))
-                for name, value in values
+                for name, value in found.values
                 if not name.startswith("__") and name not in self.constants
             ]
             if lines:
-                yield "# enum without a name"
+                yield f"# enum {found.name or 'without a name'}"
                 yield from lines
                 yield ""
 

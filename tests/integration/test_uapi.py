@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import re
 import sys
 from pathlib import Path
 
@@ -22,6 +24,17 @@ KERNEL = Path("/sys/kernel/btf/vmlinux")
 @pytest.fixture(scope="module")
 def btf() -> Btf:
     return Btf.parse(KERNEL.read_bytes())
+
+
+def newer_than_ours() -> bool:
+    """Whether the kernel may have what uapi.py has not: it is of a later release than its source.
+
+    The lab takes the newest one there is. What uapi.py does have has to be the same all the same.
+    """
+    source = re.search(r"the BTF of Linux (\d+)\.(\d+)", uapi.__doc__ or "")
+    here = re.match(r"(\d+)\.(\d+)", os.uname().release)
+    assert source is not None and here is not None
+    return tuple(map(int, here.groups())) > tuple(map(int, source.groups()))
 
 
 def leaves(btf: Btf, found: t.Struct | t.Union, prefix: str = "", base: int = 0) -> dict[str, int]:
@@ -63,10 +76,12 @@ def test_every_field_lies_where_the_kernel_has_it(btf: Btf) -> None:
         kind = getattr(uapi, name)
         ours = fields(kind)
         for field, offset in leaves(btf, found).items():
+            if field not in ours and newer_than_ours():
+                continue
             assert ours[field] == offset, f"{origin}: {name}.{field}"
             compared += 1
-        # A newer kernel's struct may be longer, never shorter.
-        assert ctypes.sizeof(kind) >= found.size, name
+        # Of a newer kernel than this one a struct may be longer, never shorter.
+        assert ctypes.sizeof(kind) >= found.size or newer_than_ours(), name
     assert compared > 200
 
 
@@ -76,4 +91,6 @@ def test_every_constant_of_the_kernel_is_there(btf: Btf) -> None:
     list(generator.flags())
     assert len(generator.constants) > 250
     for name, value in generator.constants.items():
+        if not hasattr(uapi, name) and newer_than_ours():
+            continue
         assert getattr(uapi, name) == value, name
