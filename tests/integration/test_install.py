@@ -81,7 +81,7 @@ def test_the_built_in_programs_are_there(installed: Path) -> None:
 @pytest.mark.needs("tcx")
 def test_one_is_loaded_and_works(installed: Path, veth: tuple[End, End]) -> None:
     a, b = veth
-    assert packets.ping(a.ns, b.address) == 1
+    assert packets.ping(a.ns, b.address, timeout=5) == 1
     attach = ("tcx", "attach", b.name, "ingress", "builtin:drop", "--no-link")
     run(installed / "bin/netbpf", "--netns", str(b.ns.name), *attach, cwd=installed)
     assert packets.ping(a.ns, b.address) == 0
