@@ -15,6 +15,7 @@ import typer
 from netbpf import progs
 from netbpf.cli import exit_status, main
 from tests.netns_fixtures import probes
+from tests.unit.test_architecture import LEVELS
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -135,6 +136,20 @@ def test_the_built_in_programs() -> None:
 def test_the_releases_are_those_of_the_probes() -> None:
     listed = [row[1] for row in rows("README.md", "Kernels")]
     assert listed == list(probes.SINCE.values())
+
+
+def test_what_can_be_run_is_listed() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    runs = [file for file in ROOT.glob("scripts/*") if file.suffix != ".sh"]
+    runs += [file for file in ROOT.glob("bench/*.py") if file.name != "common.py"]
+    runs += [file for file in ROOT.glob("tools/*.py") if file.name != "__init__.py"]
+    for file in runs:
+        assert f"{file.relative_to(ROOT)}`" in text, file.name
+
+
+def test_the_arrows_are_those_of_the_walls() -> None:
+    text = " ".join((ROOT / "CONTRIBUTING.md").read_text().split())
+    assert f"`{' < '.join(', '.join(sorted(rooms)) for rooms in LEVELS)}`" in text
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda file: file.name)
