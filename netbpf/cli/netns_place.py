@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from netbpf.cli import chain as shared
 from netbpf.cli.command import netns_names
 from netbpf.cli.output import emit, note, say
 from netbpf.cli.settings import settings
@@ -15,11 +16,18 @@ if TYPE_CHECKING:
     from netbpf.plumbing.moving import Moved
 
 _AUTO = "auto"
+_ROUTES_SAID = 8
+"""A router has thousands through one device; the document has all of them."""
 
 Place = Annotated[
     str,
     typer.Argument(metavar="NAME", help="A name, a path or pid:N.", autocompletion=netns_names),
 ]
+
+
+def _movable(incomplete: str) -> list[str]:
+    """Devices, and namespaces too: the shell asks for TO as one more of the devices."""
+    return [*shared.devices(incomplete), *netns_names(incomplete)]
 
 
 def set_(
@@ -59,7 +67,9 @@ def _number(text: str) -> int | None:
 
 
 def move(
-    devices: Annotated[list[str], typer.Argument(metavar="DEVICE...", help="The devices.")],
+    devices: Annotated[
+        list[str], typer.Argument(metavar="DEVICE...", help="The devices.", autocompletion=_movable)
+    ],
     to: Annotated[
         str,
         typer.Argument(
@@ -72,7 +82,7 @@ def move(
 ) -> None:
     """Move devices to another namespace, all of them or none.
 
-    They arrive down, without addresses and without clsact; their chains of tcx and netkit stay.
+    They arrive down, without addresses, routes and clsact; their chains of tcx and netkit stay.
     """
     from netbpf.netns import NetNS
     from netbpf.plumbing import moving
@@ -99,4 +109,7 @@ def move(
 def _lost(moved: Moved) -> list[str]:
     lost = ["being up"] if moved.was_up else []
     lost += [f"address {address}" for address in moved.addrs]
+    lost += [f"route {route}" for route in moved.routes[:_ROUTES_SAID]]
+    if (more := len(moved.routes) - _ROUTES_SAID) > 0:
+        lost.append(f"{more} more {'route' if more == 1 else 'routes'}")
     return [*lost, "clsact with its filters"] if moved.had_clsact else lost

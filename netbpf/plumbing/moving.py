@@ -12,7 +12,7 @@ from netbpf.bpf import pin as pins
 from netbpf.bpf.pin_name import name_for
 from netbpf.errors import ConflictError, NetlinkError, NotFoundError
 from netbpf.netkit.model import check_device_name
-from netbpf.netlink import addresses, filters, links
+from netbpf.netlink import addresses, filters, links, routes
 from netbpf.netlink.refusals import NEEDS_NET_ADMIN, Meaning, refusals
 from netbpf.netlink.rtnl import Refusal, Rtnl
 from netbpf.netns import NetNS, entered
@@ -49,6 +49,7 @@ class Moved:
     old_ifindex: int
     was_up: bool
     addrs: tuple[str, ...]
+    routes: tuple[str, ...]
     had_clsact: bool
     pins: tuple[str, ...] = ()
     """netbpf's own pins of its links, as they are called now."""
@@ -100,6 +101,7 @@ def _looked_up(here: Rtnl, device: str, name: str) -> Moved:
         old_ifindex=found.ifindex,
         was_up=found.up,
         addrs=tuple(addresses.by_device(here, found.ifindex).get(found.ifindex, ())),
+        routes=tuple(routes.through(here, found.ifindex)),
         had_clsact=found.ifindex in filters.with_clsact(rtnl=here),
     )
 

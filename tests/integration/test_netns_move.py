@@ -41,6 +41,52 @@ def arrived(sender: NetNS, receiver: NetNS, address: str) -> int:
         return len(sink.receive(3, timeout=0.5))
 
 
+def test_routes_are_told_before_they_are_lost(three: list[NetNS]) -> None:
+    a, _, c = three
+    for line in (
+        "ip link add one type veth peer name one-end",
+        "ip link add two type veth peer name two-end",
+        "ip link set one up",
+        "ip link set two up",
+        "sysctl -qw net.ipv6.conf.one.disable_ipv6=0 net.ipv6.conf.one.accept_dad=0",
+        "ip addr add 10.97.0.1/24 dev one",
+        "ip addr add 10.98.0.1/24 dev two",
+        "ip addr add fd00:97::1/64 dev one nodad",
+        # A route with two ways loses one of them.
+        "ip route add 192.0.2.0/24 nexthop via 10.97.0.2 dev one nexthop via 10.98.0.2 dev two",
+        "ip route add 203.0.113.0/24 via 10.98.0.2 dev two",
+    ):
+        run(a, line.split())
+    written = [
+        "default via 10.97.0.2",
+        "198.51.100.0/24 via 10.97.0.2 metric 7 table 100",
+        "local 198.51.101.0/24 table local",
+        "203.0.114.0/24 via inet6 fd00:97::2",
+        "default via fd00:97::2",
+        "2001:db8::/32 metric 5",
+    ]
+    for route in written:
+        run(a, ["ip", "route", "add", *route.split(), "dev", "one"])
+    would = netbpf("-j", "netns", "move", "-n", a.name, "one", c.name, "--dry-run")
+    (moved,) = would.json["moved"]
+    told = [*written, "192.0.2.0/24 via 10.97.0.2"]
+    assert sorted(moved["routes"]) == sorted(r.replace("table local", "table 255") for r in told)
+    assert "route default via 10.97.0.2," in would.err
+    assert ok("netns", "move", "-n", a.name, "one", c.name)["moved"][0]["routes"] == moved["routes"]
+    # What was told is all that has to be typed.
+    for line in (
+        "ip link set one up",
+        "sysctl -qw net.ipv6.conf.one.disable_ipv6=0 net.ipv6.conf.one.accept_dad=0",
+    ):
+        run(c, line.split())
+    for address in ("10.97.0.1/24", "fd00:97::1/64"):
+        run(c, ["ip", "addr", "add", address, "dev", "one", "nodad"])
+    for route in moved["routes"]:
+        run(c, ["ip", "route", "add", *route.split(), "dev", "one"])
+    again = ok("netns", "move", "-n", c.name, "one", a.name, "--dry-run")["moved"][0]
+    assert sorted(again["routes"]) == sorted(moved["routes"])
+
+
 @pytest.mark.needs("tcx")
 def test_a_chain_goes_along_and_clsact_does_not(three: list[NetNS]) -> None:
     a, b, c = three
