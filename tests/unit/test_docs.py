@@ -14,6 +14,7 @@ import typer
 
 from netbpf import progs
 from netbpf.cli import exit_status, main
+from netbpf.netns.hooks import HOOKS
 from tests.netns_fixtures import probes
 from tests.unit.test_architecture import LEVELS
 
@@ -133,9 +134,12 @@ def test_the_built_in_programs() -> None:
         assert all(f"`{name}`" in text for name in progs.names()), document
 
 
-def test_the_releases_are_those_of_the_probes() -> None:
+def test_the_releases_are_those_of_the_hooks_and_probes() -> None:
     listed = [row[1] for row in rows("README.md", "Kernels")]
-    assert listed == list(probes.SINCE.values())
+    hooks = [hook.since for hook in HOOKS.values()]
+    # No test has to ask for arenas: every kernel that is tested on has them.
+    known = [*hooks, *probes.SINCE.values(), "6.9"]
+    assert listed == sorted(known, key=lambda since: [int(part) for part in since.split(".")])
 
 
 def test_what_can_be_run_is_listed() -> None:
