@@ -161,3 +161,9 @@ def test_links_lead_to_files(document: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)", document.read_text()):
         if "://" not in target:
             assert (document.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda file: file.name)
+def test_lines_are_short(document: Path) -> None:
+    text = re.sub(r"(?ms)^```.*?^```$", "", document.read_text())
+    assert not [line for line in text.splitlines() if len(line) > 120 and line[0] != "|"]
