@@ -33,7 +33,7 @@ def of(error: BaseException) -> int:
             return CONFLICT
         case NetbpfError(code="not_permitted"):
             return NOT_PERMITTED
-        case NetbpfError(code="replaced_meanwhile"):
+        case NetbpfError(code="replaced_meanwhile" | "exists"):
             return CONFLICT
         case KernelError(errno=number) if number in _CONFLICTS:
             return CONFLICT

@@ -131,6 +131,9 @@ def _object_file(text: str) -> tuple[str, str | None] | None:
 
     if os.path.exists(text):
         return None if is_bpffs(text) else (text, None)
+    if is_bpffs(os.path.dirname(text) or "."):
+        # A pin that is not there, or not any more.
+        return None
     hint = f"builtin:{text} comes with netbpf" if text in progs.names() else None
     raise NotFoundError("object file", text, hint=hint)
 

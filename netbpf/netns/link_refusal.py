@@ -113,10 +113,15 @@ def _excluded(situation: Situation) -> bool:
         return False
 
 
-def _full(situation: Situation) -> str:
-    state, limit = situation.state, situation.hook.limit
-    if limit > 1:
-        return f"{limit} programs are there, and no more fit"
+def _full(situation: Situation) -> str | None:
+    limit = situation.hook.limit
+    return f"{limit} programs are there, and no more fit" if limit > 1 else None
+
+
+def _taken(situation: Situation) -> str | None:
+    state = situation.state
+    if situation.hook.limit > 1:
+        return None
     there = f" ({state.entries[0]})" if state and state.entries else ""
     return f"a namespace takes one {situation.hook.name}, and there is one{there}"
 
@@ -167,7 +172,16 @@ ROWS: tuple[Row[Situation], ...] = (
     Row(
         ("netns-attach",),
         errno.E2BIG,
-        "the namespace has a flow dissector by a link, and takes one; of sk_lookup it takes 64",
+        "the namespace has a flow dissector by a link, and takes one",
+        "`netbpf netns update` exchanges a program in its place; or detach one",
+        _taken,
+        code="exists",
+        source=_SOURCE,
+    ),
+    Row(
+        ("netns-attach",),
+        errno.E2BIG,
+        "the namespace has 64 sk_lookup programs, and takes no more",
         "`netbpf netns update` exchanges a program in its place; or detach one",
         _full,
         source=_SOURCE,

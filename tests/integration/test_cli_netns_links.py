@@ -106,6 +106,20 @@ def test_old_guards_an_update(at: NetNS, hook: str, file: str) -> None:
     assert shown(at)[0]["prog"]["id"] == second["prog"]["id"]
 
 
+def test_a_second_flow_dissector_is_a_conflict(at: NetNS, file: str) -> None:
+    ok("netns", "attach", at.name, "flow_dissector", file)
+    for more in ([], ["--no-link"]):
+        result = netbpf("-j", "netns", "attach", at.name, "flow_dissector", file, *more)
+        assert (result.status, result.error["code"]) == (5, "exists")
+
+
+def test_a_pin_that_is_not_there(at: NetNS, bpffs: Path) -> None:
+    for text in (f"{bpffs}/none", f"pin:{bpffs}/none"):
+        result = netbpf("-j", "netns", "attach", at.name, "sk_lookup", text)
+        assert (result.status, result.error["code"]) == (1, "not_found")
+        assert result.error["message"] == f"no pinned program {bpffs}/none"
+
+
 def test_set_and_without_a_link(at: NetNS, file: str) -> None:
     made = ok("netns", "attach", at.name, "flow_dissector", file, "--no-link", "--set", "verdict=2")
     assert made["attached"]["link"] is None
