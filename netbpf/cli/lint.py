@@ -61,7 +61,15 @@ def prog_lint(
     ],
     hook: Annotated[
         str,
-        typer.Option(metavar="ingress|egress|primary|peer", help="Where it is to be attached."),
+        typer.Option(
+            metavar="HOOK",
+            help="Where it is to be attached: ingress, egress, primary or peer.",
+            autocompletion=lambda incomplete: [
+                hook
+                for hook in ("ingress", "egress", "primary", "peer")
+                if hook.startswith(incomplete)
+            ],
+        ),
     ],
     strict: Annotated[bool, typer.Option("--strict", help="Status 1 if it does not work.")] = False,
     variables: Annotated[

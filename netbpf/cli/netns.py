@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from netbpf.netns import Namespace
 
 app = typer.Typer(
-    cls=Group, add_completion=False, help="Network namespaces by name, as ip netns has them."
+    cls=Group,
+    add_completion=False,
+    help="Network namespaces by name, as ip netns has them, and programs at them.",
 )
 
 
