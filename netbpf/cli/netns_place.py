@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from netbpf.cli import chain as shared
 from netbpf.cli.command import netns_names
 from netbpf.cli.output import emit, note, say
 from netbpf.cli.settings import settings
@@ -27,7 +26,9 @@ Place = Annotated[
 
 def _movable(incomplete: str) -> list[str]:
     """Devices, and namespaces too: the shell asks for TO as one more of the devices."""
-    return [*shared.devices(incomplete), *netns_names(incomplete)]
+    from netbpf.cli.chain import devices
+
+    return [*devices(incomplete), *netns_names(incomplete)]
 
 
 def set_(
