@@ -80,6 +80,9 @@ def move(
     name: Annotated[
         str | None, typer.Option("--name", metavar="NEW", help="Its name there, from the start.")
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also a device that a default route goes through.")
+    ] = False,
 ) -> None:
     """Move devices to another namespace, all of them or none.
 
@@ -89,7 +92,7 @@ def move(
     from netbpf.plumbing import moving
 
     with NetNS.parse(to) as target:
-        moved = moving.move(devices, target, name=name, dry_run=settings.dry_run)
+        moved = moving.move(devices, target, name=name, force=force, dry_run=settings.dry_run)
     would = "would move" if settings.dry_run else "moved"
     begin = {"dry_run": True} if settings.dry_run else {}
     documents = [{**asdict(each), "netns": to} for each in moved]

@@ -56,7 +56,12 @@ class Moved:
 
 
 def move(
-    devices: Sequence[str], to: NetNS, *, name: str | None = None, dry_run: bool = False
+    devices: Sequence[str],
+    to: NetNS,
+    *,
+    name: str | None = None,
+    force: bool = False,
+    dry_run: bool = False,
 ) -> tuple[Moved, ...]:
     """Move devices to the namespace ``to``; each is renamed on the way, if ``name`` is given.
 
@@ -64,11 +69,13 @@ def move(
     the old one. When one is refused, those before it are moved back, down and without what they
     lost on the way. netbpf's own pins are renamed, as their names tell namespace and device.
 
+    :param force: also a device that a default route goes through.
     :param dry_run: only look whether it could be done. ``ifindex`` is the old one then, as the
         kernel keeps it where it is free.
     :raises ValueError: several devices cannot get one name, or one is named twice.
     :raises NotFoundError: there is no such device.
-    :raises ConflictError: it is in that namespace already, or the name is taken there.
+    :raises ConflictError: it is in that namespace already, the name is taken there, or a default
+        route goes through it.
     :raises NetlinkError: refused; EINVAL: not a device that can move; EPERM.
     """
     if name is not None and len(devices) > 1:
@@ -83,6 +90,8 @@ def move(
         with there:
             wanted = [_looked_up(here, device, name or device) for device in devices]
             _check(wanted, there, home, to)
+            if not force:
+                _spare_default_routes(wanted, to)
             if dry_run:
                 return tuple(wanted)
             done: list[Moved] = []
@@ -123,6 +132,19 @@ def _check(wanted: Sequence[Moved], there: Rtnl, home: NetNS, to: NetNS) -> None
                 f"move {each.old_name} to namespace {to}: there is a device {each.name} already",
                 hint="give it another name with --name",
             )
+
+
+def _spare_default_routes(wanted: Sequence[Moved], to: NetNS) -> None:
+    """Without its uplink a machine may be out of reach, for whoever typed this too."""
+    for each in wanted:
+        for route in each.routes:
+            if route.startswith("default "):
+                raise ConflictError(
+                    f"move {each.old_name} to namespace {to}: a default route goes through it "
+                    f"({route})",
+                    hint="this namespace would lose it; --force moves the device all the same",
+                    code="default_route",
+                )
 
 
 def _moved(here: Rtnl, there: Rtnl, each: Moved, to: NetNS) -> Moved:

@@ -67,12 +67,18 @@ def test_routes_are_told_before_they_are_lost(three: list[NetNS]) -> None:
     ]
     for route in written:
         run(a, ["ip", "route", "add", *route.split(), "dev", "one"])
-    would = netbpf("-j", "netns", "move", "-n", a.name, "one", c.name, "--dry-run")
+    for more in ([], ["--dry-run"]):
+        result = netbpf("-j", "netns", "move", "-n", a.name, "one", c.name, *more)
+        assert (result.status, result.error["code"]) == (5, "default_route")
+        assert "default via 10.97.0.2" in result.error["message"]
+        assert "one" in seen(a)
+    move = ("netns", "move", "--force", "one")
+    would = netbpf("-j", *move, "-n", a.name, c.name, "--dry-run")
     (moved,) = would.json["moved"]
     told = [*written, "192.0.2.0/24 via 10.97.0.2"]
     assert sorted(moved["routes"]) == sorted(r.replace("table local", "table 255") for r in told)
     assert "route default via 10.97.0.2," in would.err
-    assert ok("netns", "move", "-n", a.name, "one", c.name)["moved"][0]["routes"] == moved["routes"]
+    assert ok(*move, "-n", a.name, c.name)["moved"][0]["routes"] == moved["routes"]
     # What was told is all that has to be typed.
     for line in (
         "ip link set one up",
@@ -83,7 +89,7 @@ def test_routes_are_told_before_they_are_lost(three: list[NetNS]) -> None:
         run(c, ["ip", "addr", "add", address, "dev", "one", "nodad"])
     for route in moved["routes"]:
         run(c, ["ip", "route", "add", *route.split(), "dev", "one"])
-    again = ok("netns", "move", "-n", c.name, "one", a.name, "--dry-run")["moved"][0]
+    again = ok(*move, "-n", c.name, a.name, "--dry-run")["moved"][0]
     assert sorted(again["routes"]) == sorted(moved["routes"])
 
 
