@@ -1,7 +1,8 @@
 """Dataclasses and cached properties without their modules, which cost more than a command's work.
 
-What they have here: slots, frozen, defaults, ``repr``, ``==``, a hash where they are frozen. Type
-checkers see dataclasses, and ``dataclasses.replace`` takes them for some.
+What they have here: slots, frozen, defaults, ``repr``, ``==``, a hash where they are frozen; they
+can be copied and pickled. Type checkers see dataclasses, and ``dataclasses.replace`` takes them for
+some.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ else:
         for name in names:
             entry = space.pop(name, _NONE)
             fields[name] = entry if isinstance(entry, _Field) else _Field(entry)
-        space["__slots__"] = names
+        space["__slots__"], space["__qualname__"] = names, cls.__qualname__
         space["__match_args__"] = tuple(name for name in names if fields[name].taken)
         space["__init__"] = _Init(fields, frozen)
         space["__dataclass_fields__"] = _Fields()
@@ -130,7 +131,16 @@ else:
             def __delattr__(self, name):
                 raise AttributeError(f"cannot delete field {name!r}")
 
+            # For copy and pickle, which would set each field of a new one.
+            def __getstate__(self):
+                return [getattr(self, name) for name in names]
+
+            def __setstate__(self, state):
+                for name, value in zip(names, state, strict=True):
+                    object.__setattr__(self, name, value)
+
             space |= {"__setattr__": __setattr__, "__delattr__": __delattr__}
+            space |= {"__getstate__": __getstate__, "__setstate__": __setstate__}
             space.setdefault("__hash__", __hash__)
         elif eq:
             space["__hash__"] = None

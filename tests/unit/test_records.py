@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import inspect
+import pickle
 import subprocess
 import sys
 
@@ -80,6 +82,15 @@ def test_copies() -> None:
     match Point(3, 4):
         case Point(x, y):
             assert (x, y) == (3, 4)
+
+
+@pytest.mark.parametrize("one", [Point(1, words=["a"]), Box("a")])
+def test_copies_of_what_they_hold(one: Point | Box) -> None:
+    for made in (copy.copy(one), copy.deepcopy(one), pickle.loads(pickle.dumps(one))):
+        assert made == one
+        assert made is not one
+    if isinstance(one, Point):
+        assert copy.copy(one).words is one.words is not copy.deepcopy(one).words
 
 
 def test_a_cached_property_is_worked_out_once() -> None:
