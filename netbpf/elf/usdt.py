@@ -25,8 +25,8 @@ _BASE = ".stapsdt.base"
 _OWNER = b"stapsdt\0"
 _TYPE = 3
 _EXECUTABLE = 1
-# A program with thousands of probes has some hundred kilobytes of them.
-_MAX_NOTES = 64 << 20
+# A program with thousands of probes has some hundred kilobytes of them. Each note is looked at.
+_MAX_NOTES = 8 << 20
 _MACHINES = {
     "EM_X86_64": "x86_64",
     "EM_AARCH64": "aarch64",
@@ -137,7 +137,7 @@ def _note(data: bytes, at: int, prefix: str) -> Note:
     if data[at + 12 : at + 12 + owner] != _OWNER or kind != _TYPE:
         raise ValueError("it is none of a probe")
     address, base, semaphore = struct.unpack_from(prefix + "QQQ", data[start : start + size])
-    provider, name, arguments, *_ = [*_strings(data[start + 24 : start + size]), "", "", ""]
+    provider, name, arguments = _strings(data[start + 24 : start + size])
     if not name:
         raise ValueError("the probe has no name")
     if arguments.startswith(":"):
@@ -146,8 +146,8 @@ def _note(data: bytes, at: int, prefix: str) -> Note:
 
 
 def _strings(data: bytes) -> list[str]:
-    *found, rest = data.split(b"\0")
-    if rest.strip(b"\0") or len(found) < 3:
+    *found, _ = data.split(b"\0", 3)
+    if len(found) < 3:
         raise ValueError("provider, name and arguments do not end")
     return [text.decode("utf-8", "surrogateescape") for text in found]
 
@@ -163,8 +163,10 @@ def _content(path: str, elf: ELFFile) -> bytes:
     if section["sh_type"] != "SHT_NOTE":
         raise ObjectFileError(path, "it is of another type than notes", section=NOTES)
     size = section["sh_size"]
+    if size > _MAX_NOTES:
+        raise ObjectFileError(path, f"{size} bytes are too many", section=NOTES)
     elf.stream.seek(section["sh_offset"])
-    data = bytes(elf.stream.read(size)) if size <= _MAX_NOTES else b""
+    data = bytes(elf.stream.read(size))
     if len(data) < size:
         raise ObjectFileError(path, "truncated: it is not all there", section=NOTES)
     return data

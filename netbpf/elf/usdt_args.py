@@ -15,6 +15,8 @@ from netbpf.records import record
 Kind = Literal["const", "reg", "deref", "sib"]
 
 MAX_ARGUMENTS = 12
+# Twelve of the longest take less than a quarter of it; errors quote what they are about.
+_MAX_TEXT = 4096
 _SIZES = (1, 2, 4, 8)
 _SCALES = {1: 0, 2: 1, 4: 2, 8: 3}
 
@@ -54,6 +56,8 @@ def parse(text: str, machine: str) -> list[Argument]:
         words = _MACHINES[machine]()
     except KeyError:
         raise ValueError(f"arguments of probes on {machine} are not known") from None
+    if len(text) > _MAX_TEXT:
+        raise ValueError(f"{len(text)} characters are too many for its arguments")
     found: list[Argument] = []
     rest = text.strip()
     while rest:
@@ -103,6 +107,8 @@ _VALUE = r"(?P<value>[-+]?\d+)"
 # arch/*/include/uapi/asm/ptrace.h.
 def _x86_64() -> _Machine:
     register, index = r"%(?P<register>\w+)", r"%(?P<index>\w+)"
+    # Two \s* in a row would be tried with every share of long white space.
+    value = rf"(?:{_VALUE}\s*)?"
     sib = rf"\(\s*{register}\s*,\s*{index}\s*(?:,\s*(?P<scale>\d{{1,3}})\s*)?\)"
     order = "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs flags rsp"
     offsets = {name: 8 * number for number, name in enumerate(order.split())}
@@ -119,8 +125,8 @@ def _x86_64() -> _Machine:
     registers.update(dict.fromkeys(("rip", "eip"), offsets["rip"]))
     return _Machine(
         (
-            ("sib", rf"{_VALUE}?\s*{sib}"),
-            ("deref", rf"{_VALUE}?\s*\(\s*{register}\s*\)"),
+            ("sib", rf"{value}{sib}"),
+            ("deref", rf"{value}\(\s*{register}\s*\)"),
             ("reg", register),
             ("const", rf"\${_VALUE}"),
         ),

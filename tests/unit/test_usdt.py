@@ -6,6 +6,7 @@ import random
 import re
 import struct
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,7 @@ def test_arguments_on_other_machines() -> None:
         ("%rax", "x86_64", "kind that is not known"),
         ("8@%rax8@%rbx", "x86_64", "kind that is not known"),
         (" ".join(["8@%rax"] * 13), "x86_64", "more than 12"),
+        ("8@" + "1" * 4096, "x86_64", "4098 characters are too many for its arguments"),
         ("8@w3", "aarch64", "register that is not known"),
         ("8@x31", "aarch64", "register that is not known"),
         ("8@%r16", "s390x", "register that is not known"),
@@ -113,6 +115,17 @@ def test_arguments_on_other_machines() -> None:
 def test_arguments_that_nobody_knows(text: str, machine: str, said: str) -> None:
     with pytest.raises(ValueError, match=re.escape(said)):
         parsed(text, machine)
+
+
+def test_long_white_space_takes_no_time() -> None:
+    start = time.process_time()
+    for _ in range(100):
+        with pytest.raises(ValueError, match="kind that is not known: '8@'"):
+            parsed("8@" + " " * 4000 + "x")
+    assert time.process_time() - start < 2
+    assert parsed("8@ 16 \t (  %rbp , %rax ) ") == [
+        Argument("sib", 8, False, value=16, register=32, index=80)
+    ]
 
 
 def test_places_are_where_the_linker_put_them(target: Path) -> None:
@@ -187,6 +200,7 @@ def note(
 
 def test_notes() -> None:
     good = usdt.Note("p", "n", "a", 1, 2, 3)
+    assert list(usdt.notes("f", note(b"p\0n\0a\0" + bytes(3)), "<")) == [good]
     assert list(usdt.notes("f", b"", "<")) == []
     assert list(usdt.notes("f", note() + note(b"\0n\0:x\0"), "<")) == [
         good,
