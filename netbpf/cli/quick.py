@@ -11,6 +11,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_JSON = ("-j", "--json")
+
 
 def ran(arguments: Sequence[str]) -> bool:
     """Whether this was one of them, and has been done.
@@ -19,7 +21,7 @@ def ran(arguments: Sequence[str]) -> bool:
     """
     if list(arguments[:2]) == ["prog", "load"]:
         return _loaded(arguments)
-    words = [word for word in arguments if word not in ("-j", "--json")]
+    words = [word for word in arguments if word not in _JSON]
     if words[:2] != ["tcx", "show"] or len(words) == len(arguments) or len(words) > 4:
         return False
     if any(word.startswith("-") for word in words):
@@ -42,16 +44,15 @@ def ran(arguments: Sequence[str]) -> bool:
 
 
 def _loaded(arguments: Sequence[str]) -> bool:
-    words = [word for word in arguments[2:] if word not in ("-j", "--json")]
-    pin = words.pop() if len(words) == 3 and words[1] == "--pin" else None
-    if pin is not None:
-        words.pop()
-    if (
-        len(words) != 1
-        or pin == ""
-        or any(not w or w.startswith("-") for w in (*words, pin or "x"))
-    ):
+    words, pins = list(arguments[2:]), []
+    if "--pin" in words:
+        at = words.index("--pin")
+        pins = words[at + 1 : at + 2] or [""]
+        del words[at : at + 2]
+    files = [word for word in words if word not in _JSON]
+    if len(files) != 1 or any(not word or word.startswith("-") for word in files + pins):
         return False
+    pin = pins[0] if pins else None
     import os
 
     if os.environ.get("NETBPF_LOG_LEVEL"):
@@ -60,10 +61,10 @@ def _loaded(arguments: Sequence[str]) -> bool:
     from netbpf.cli.interrupts import uninterrupted
     from netbpf.cli.settings import settings
 
-    settings.json = len(words) + 2 * (pin is not None) + 2 < len(arguments)
+    settings.json = words != files
     with uninterrupted():
         try:
-            document = loading.made(words[0], pin)
+            document = loading.made(files[0], pin)
         except Exception:
             # Nothing of it stayed. The parser's way refuses it once more, and says why.
             settings.reset()

@@ -117,6 +117,7 @@ def test_it_is_light(modules: str, allowed: set[str]) -> None:
         ("prog load a.o --json", ("a.o", None), True),
         ("prog load a.o --pin dir", ("a.o", "dir"), False),
         ("prog load -j a.o --pin dir", ("a.o", "dir"), True),
+        ("prog load --pin dir a.o -j", ("a.o", "dir"), True),
     ],
 )
 def test_loading_without_options(
@@ -146,7 +147,8 @@ def test_loading_without_options(
         "prog load --help",
         "prog load a.o b.o",
         "prog load a.o --pin",
-        "prog load --pin dir a.o",
+        "prog load a.o --pin -j dir",
+        "prog load a.o --pin dir --pin other",
         "prog load a.o --pin=dir",
         "prog load a.o --dry-run",
         "prog load a.o -v",
