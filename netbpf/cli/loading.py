@@ -65,10 +65,11 @@ def _load(file: str, pin: str | None, asked: Asked, own: Several) -> Document:
     folder, fs = (None, None) if pin is None else _folder(pin)
     _plan(chosen(obj), folder, asked.autoattach)
     targets = _targets(obj, asked, own)
-    places.tell(fs)
     obj.load(btf=asked.btf, attach_to=targets)
     made = own.add(_attach(obj)) if asked.autoattach else None
     pins = _pin(obj, folder, made) if folder is not None else None
+    # Not before it has succeeded: a quick command that is refused is done twice (quick.py).
+    places.tell(fs)
     return _document(obj, pins, fs, made)
 
 

@@ -6,6 +6,7 @@ import ctypes
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -669,3 +670,21 @@ def test_the_quick_way_is_taken(bpffs: Path) -> None:
     imported = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
     assert "netbpf.loader.object" in imported
     assert not imported & {"typer", "rich", "netbpf.cli.main", "netbpf.cli.references"}
+
+
+def test_what_the_quick_way_says_the_parsers_says_too() -> None:
+    """Also beside the data, and once: what is refused on the quick way is tried a second time."""
+    good = source("obj_more")
+    bad = build('SEC("tc") int bad(void *c) { return *(volatile int *)0; }')
+    # A bpffs of its own mounts, of which the user is told.
+    own = 'mount -t bpf bpf /sys/fs/bpf && "$@"; exit $?'
+    for file, status, notes in ((good, 0, 1), (bad, 1, 0)):
+        answers = []
+        for pin in (["--pin", "/sys/fs/bpf/x"], ["--pin=/sys/fs/bpf/x"]):
+            command = [sys.executable, "-m", "netbpf", "prog", "load", str(file), *pin]
+            done = subprocess.run(
+                ["unshare", "-m", "sh", "-c", own, "sh", *command], capture_output=True, text=True
+            )
+            assert (done.returncode, done.stderr.count("it has its own mounts")) == (status, notes)
+            answers.append(re.sub(r"id:\d+|process \d+", "", done.stdout + done.stderr))
+        assert answers[0] == answers[1]
