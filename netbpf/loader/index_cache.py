@@ -12,6 +12,8 @@ import stat
 
 ROOT_FOLDER = "/var/cache/netbpf"
 _PREFIX = "btf-index-"
+# Of what is being written.
+_PART = f".{_PREFIX}"
 _MAX_SIZE = 64 << 20
 # Kernels that the machine may be booted with again.
 _KEPT = 4
@@ -57,7 +59,7 @@ def write(key: str, data: bytes) -> None:
     where = _open_folder(create=True)
     if where is None:
         return
-    part = f".{_PREFIX}{key}.{os.getpid()}.{os.urandom(4).hex()}"
+    part = f"{_PART}{key}.{os.getpid()}.{os.urandom(4).hex()}"
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(part, flags, 0o600, dir_fd=where)
@@ -97,8 +99,13 @@ def _ours(found: os.stat_result) -> bool:
 
 
 def _forget_old(where: int) -> None:
-    names = [name for name in os.listdir(where) if name.startswith(_PREFIX)]
+    found = os.listdir(where)
+    names = [name for name in found if name.startswith(_PREFIX)]
     if len(names) > _KEPT:
         names.sort(key=lambda name: os.stat(name, dir_fd=where, follow_symlinks=False).st_mtime_ns)
         for name in names[:-_KEPT]:
+            os.unlink(name, dir_fd=where)
+    for name in found:
+        # Of a writer that was killed, or of one that is late and goes without.
+        if name.startswith(_PART):
             os.unlink(name, dir_fd=where)

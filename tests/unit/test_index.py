@@ -229,6 +229,28 @@ def test_the_indexes_of_old_kernels_go(machine: Machine) -> None:
     ]
 
 
+def test_what_a_killed_writer_left_goes(machine: Machine) -> None:
+    machine.look()
+    (machine.cache / f".{machine.file.name}.4711.0a0b0c0d").write_bytes(b"half")
+    machine.file.unlink()
+    assert machine.look() == ([2, 4, 7], True)
+    assert os.listdir(machine.cache) == [machine.file.name]
+
+
+def test_a_writer_whose_part_is_taken_away_goes_without(machine: Machine) -> None:
+    rename = os.rename
+
+    def late(part: str, name: str, **folders: int) -> None:
+        os.unlink(part, dir_fd=folders["src_dir_fd"])
+        rename(part, name, **folders)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(index_cache.os, "rename", late)
+        assert machine.look() == ([2, 4, 7], True)
+    assert os.listdir(machine.cache) == []
+    assert machine.look() == ([2, 4, 7], True)
+
+
 def truncated(file: Path) -> None:
     os.truncate(file, file.stat().st_size // 2)
 
