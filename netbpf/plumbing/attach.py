@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,7 +13,7 @@ from netbpf.bpf.fd import FD
 from netbpf.bpf.link import Link
 from netbpf.bpf.map import Map
 from netbpf.bpf.prog import Program
-from netbpf.closing import Closing
+from netbpf.closing import Closing, Several
 from netbpf.elf.spec import MapSpec, ProgramSpec
 from netbpf.errors import BpfError, NetbpfError
 from netbpf.interrupts import held as uninterrupted
@@ -188,15 +187,15 @@ class Attachments(Mapping[str, Attachment], Closing):
     def __init__(self) -> None:
         self.open: dict[str, str] = {}
         self._made: dict[str, Attachment] = {}
-        self._stack = ExitStack()
+        self._own = Several()
 
     def add(self, attachment: Attachment) -> None:
         """Own one more."""
-        self._made[attachment.program] = self._stack.enter_context(attachment)
+        self._made[attachment.program] = self._own.add(attachment)
 
     def close(self) -> None:
         """Take all of them away; a second call does nothing."""
-        self._stack.close()
+        self._own.close()
         self._made.clear()
 
     def __getitem__(self, name: str) -> Attachment:

@@ -14,6 +14,7 @@ from netbpf.bpf import link_create, perf_event, uapi
 from netbpf.bpf.fd import FD
 from netbpf.bpf.link import Link
 from netbpf.bpf.prog import Program
+from netbpf.closing import Several
 from netbpf.elf import usdt, usdt_args
 from netbpf.elf.spec import ProgramSpec
 from netbpf.errors import BpfError, NetbpfError, NotFoundError, NotSupportedError, ObjectFileError
@@ -128,10 +129,10 @@ def _events(
 
 def _end(made: list[Attachment], maps: Maps) -> None:
     """Detach, and then give back what the program read: until it is detached it may be running."""
-    with maps, ExitStack() as all_of_them:
-        links = [each.link.id for each in made if each.link is not None]
+    with maps, Several() as all_of_them:
         for each in made:
-            all_of_them.enter_context(each)
+            all_of_them.add(each)
+        links = [each.link.id for each in made if each.link is not None]
         all_of_them.close()
         if any(_lives(number) for number in links):
             # By a pin, or somebody else's descriptor.

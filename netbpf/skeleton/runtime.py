@@ -5,12 +5,11 @@ from __future__ import annotations
 import binascii
 import os
 from collections.abc import Collection
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 
 from netbpf.bpf.link import Link
 from netbpf.bpf.prog import Program
-from netbpf.closing import Closing
+from netbpf.closing import Closing, Several
 from netbpf.elf.object import open_object
 from netbpf.errors import NetbpfError, NotFoundError
 from netbpf.loader.object import Object
@@ -52,7 +51,7 @@ class Skeleton(Closing):
         self.object = Object(open_object(path, binascii.a2b_base64(data)))
         # Variables are read and written in the order of this machine, before loading too.
         self.object.check()
-        self._attached = ExitStack()
+        self._attached = Several()
         self._links: list[Link] = []
 
     @property
@@ -89,7 +88,7 @@ class Skeleton(Closing):
         # Here, because the parts of netbpf that attach weigh more than reading variables.
         from netbpf.skeleton.attach import attach_all
 
-        made = self._attached.enter_context(attach_all(self.object, ifindex, hook))
+        made = self._attached.add(attach_all(self.object, ifindex, hook))
         self._links += [each.link for each in made.values() if each.link is not None]
         return made
 
@@ -111,9 +110,10 @@ class Skeleton(Closing):
     def close(self) -> None:
         """Detach and let go of everything, in reverse; a second call does nothing."""
         self._links.clear()
-        with ExitStack() as stack:
-            stack.callback(self.object.close)
-            stack.callback(self._attached.close)
+        try:
+            self._attached.close()
+        finally:
+            self.object.close()
 
 
 class Section:
