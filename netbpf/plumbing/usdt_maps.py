@@ -146,7 +146,7 @@ class Maps(Closing):
             written = [usdt_specs.encode(btf, value, each, cookie) for each in places]
             if info.key_size != _NUMBER.size or info.value_size != len(written[0]):
                 raise ValueError("its keys or values are of another size")
-        except (BtfFormatError, ValueError) as error:
+        except (BtfFormatError, TypeError, ValueError) as error:
             raise NetbpfError(
                 f"probe {probe}: map __bpf_usdt_specs is not that of libbpf's usdt.bpf.h: {error}",
                 code="not_attachable",

@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 
 from netbpf import loader
-from netbpf.btf.values import split
+from netbpf.btf import types as t
+from netbpf.btf.blob import Btf
+from netbpf.btf.values import Values, split
 from netbpf.elf import open_object
 from netbpf.errors import NotFoundError
 from tests.netns_fixtures.objects import build
+from tests.unit.blobs import Blob
 
 SOURCES = Path(__file__).resolve().parents[1] / "bpf"
 PLAIN = """
@@ -176,3 +179,15 @@ def test_split() -> None:
     for wrong in ("", ".a", "a.", "a[", "a[-1]", "[1]", "a b", "a[1]b"):
         with pytest.raises(ValueError, match="write a"):
             split(wrong)
+
+
+def test_bits_are_counted_from_the_other_end_in_big_endian() -> None:
+    blob = Blob(">")
+    number = blob.add(t.KIND_INT, "unsigned int", 4, 32)
+    members = (blob.string("high"), number, 8 << 24 | 0, blob.string("low"), number, 24 << 24 | 8)
+    bits = blob.add(t.KIND_STRUCT, "bits", 4, *members, vlen=2, flag=1)
+    values = Values(Btf.parse(bytes(blob)))
+    buffer = bytearray(4)
+    values.write(buffer, 0, bits, {"high": 0xAB, "low": 0x010203}, "bits")
+    assert buffer.hex() == "ab010203"
+    assert values.read(buffer, 0, bits) == {"high": 0xAB, "low": 0x010203}

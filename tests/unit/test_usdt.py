@@ -340,23 +340,9 @@ def test_specs_of_another_shape() -> None:
     number = blob.add(t.KIND_INT, "int", 4, 32)
     other = blob.add(t.KIND_STRUCT, "other", 4, blob.string("arg_cnt"), number, 0, vlen=1)
     btf = Btf.parse(bytes(blob))
-    for value, said in ((number, "no structs"), (other, "no member usdt_cookie")):
+    for value, said in ((number, "has no members"), (other, "no member args")):
         with pytest.raises(ValueError, match=said):
             usdt_specs.encode(btf, value, [], 0)
-
-
-def test_bits_are_counted_from_the_other_end_in_big_endian() -> None:
-    from netbpf.plumbing.usdt_specs import _Struct
-
-    blob = Blob(">")
-    number = blob.add(t.KIND_INT, "int", 4, 32)
-    members = (blob.string("high"), number, 8 << 24 | 0, blob.string("low"), number, 24 << 24 | 8)
-    bits = blob.add(t.KIND_STRUCT, "bits", 4, *members, vlen=2, flag=1)
-    buffer = bytearray(4)
-    made = _Struct(Btf.parse(bytes(blob)), bits)
-    made.put(buffer, 0, "high", 0xAB)
-    made.put(buffer, 0, "low", 0x010203)
-    assert buffer.hex() == "ab010203"
 
 
 def test_places_in_memory() -> None:
