@@ -203,7 +203,7 @@ class ObjectSpec:
 
     ``functions`` are the sub-programs, by section number and offset. ``btf`` has the sizes and
     offsets of its data sections filled in. ``jump_tables`` is a section of 64-bit offsets into
-    functions, made of ``switch`` statements. ``not_yet`` is always empty.
+    functions, made of ``switch`` statements.
     """
 
     path: str
@@ -216,7 +216,6 @@ class ObjectSpec:
     maps: tuple[MapSpec, ...]
     externs: tuple[Extern, ...]
     btf: Btf | None = field(repr=False)
-    not_yet: tuple[str, ...] = ()
     arena: Arena | None = None
     jump_tables: bytes = field(default=b"", repr=False)
 
