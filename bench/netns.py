@@ -69,12 +69,15 @@ def ways(names: Sequence[str]) -> Mapping[str, tuple[Callable[[], object], Calla
     loop = 'verb=$1; shift; for name; do ip netns "$verb" "$name"; done'
     ours = [sys.executable, "-m", "netbpf", "netns"]
 
+    def one_each(verb: str) -> Callable[[], object]:
+        return command(["sh", "-ec", loop, "sh", verb, *names])
+
     def batch(verb: str) -> Callable[[], object]:
         words = "".join(f"netns {verb} {name}\n" for name in names)
         return command(["ip", "-batch", "-"], words)
 
     return {
-        PEER: tuple(command(["sh", "-ec", loop, "sh", verb, *names]) for verb in ("add", "del")),  # type: ignore[dict-item]
+        PEER: (one_each("add"), one_each("del")),
         "ip -batch": (batch("add"), batch("del")),
         "netbpf netns": (command([*ours, "add", *names]), command([*ours, "del", *names])),
         "netns.add / delete": (each(netns.add, names), each(netns.delete, names)),
@@ -96,11 +99,13 @@ def compare(rounds: int, count: int) -> dict[str, tuple[Cost, Cost]]:
             taken.setdefault(way, []).append((added, deleted))
             time.sleep(SETTLE)
     return {
-        way: tuple(  # type: ignore[misc]
-            tuple(median(one[verb][kind] for one in costs) for kind in (0, 1)) for verb in (0, 1)
-        )
-        for way, costs in taken.items()
+        way: (_median([added for added, _ in both]), _median([deleted for _, deleted in both]))
+        for way, both in taken.items()
     }
+
+
+def _median(costs: Sequence[Cost]) -> Cost:
+    return median(wall for wall, _ in costs), median(cpu for _, cpu in costs)
 
 
 def main() -> int:
