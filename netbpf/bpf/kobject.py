@@ -45,6 +45,9 @@ def open_any_pin(path: str, wanted: str) -> tuple[FD, str]:
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
             raise NotFoundError(f"pinned {wanted}", path) from error
+        if error.errno == errno.EPERM and pins.is_dotted(path):
+            hint = "a name on a bpffs cannot contain a dot"
+            raise NotFoundError(f"pinned {wanted}", path, hint=hint) from error
         # kernel/bpf/inode.c: bpf_inode_type has this answer for what is no pin.
         if error.errno == errno.EACCES and _may_open(path):
             raise NetbpfError(

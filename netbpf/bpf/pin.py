@@ -76,6 +76,15 @@ def check_writable(folder: str) -> None:
         raise BpfError(f"pin in {folder}", errno.EROFS, "this bpffs is mounted read-only")
 
 
+def is_dotted(path: str) -> bool:
+    """Whether ``path`` has a dot where a bpffs takes none, so that nothing can be there."""
+    path = os.path.abspath(path)
+    folder = os.path.dirname(path)
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    return "." in path[len(folder) :] and is_bpffs(folder)
+
+
 def _refused(operation: str, number: int, path: str) -> BpfError:
     """The condition of kernel/bpf/inode.c (bpf_obj_do_pin, bpf_lookup) that held."""
     folder = os.path.dirname(path)

@@ -152,6 +152,14 @@ def test_a_namespace_by_path_and_by_process(at: NetNS, hook: str, file: str, for
         holder.wait()
 
 
+@pytest.mark.parametrize("name", ["h.rodata", "a.folder/looks"])
+def test_a_pin_that_cannot_be_there(at: NetNS, bpffs: Path, name: str) -> None:
+    """The kernel says EPERM to a dot in a name, which is no matter of capabilities."""
+    result = netbpf("-j", "netns", "detach", at.name, "sk_lookup", f"pin:{bpffs}/{name}")
+    assert (result.status, result.error["code"]) == (1, "not_found")
+    assert "dot" in result.error["hint"]
+
+
 def test_pin_elsewhere(at: NetNS, bpffs: Path, hook: str, file: str) -> None:
     made = ok("netns", "attach", at.name, hook, file, "--pin", bpffs / "deep" / "it")["attached"]
     assert made["link"]["pins"] == [str(bpffs / "deep" / "it")]
