@@ -110,10 +110,12 @@ class NetNS(Closing):
                 hint = f"{path} is a link that leads nowhere"
             raise NotFoundError("namespace", label, hint=hint) from error
         except OSError as error:
-            hint = None
+            hint = code = None
             if error.errno in (1, 13):
+                code = "not_permitted"
                 hint = "another user's process needs CAP_SYS_PTRACE, a file needs its permissions"
-            raise KernelError(f"open namespace {label}", error.errno or 0, hint=hint) from error
+            operation = f"open namespace {label}"
+            raise KernelError(operation, error.errno or 0, hint=hint, code=code) from error
         try:
             return cls(fd, name=name, label=label)
         except OSError as error:
