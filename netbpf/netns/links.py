@@ -17,7 +17,7 @@ from netbpf.bpf.fd import FD
 from netbpf.bpf.link import Link
 from netbpf.bpf.macros import BPF_F_REPLACE
 from netbpf.bpf.prog import Program
-from netbpf.errors import BpfError, ConflictError, NetbpfError
+from netbpf.errors import BpfError, ConflictError, NetbpfError, NotFoundError
 from netbpf.netns import link_refusal
 from netbpf.netns.enter import entered
 from netbpf.netns.handle import NetNS
@@ -176,6 +176,10 @@ def update(
             with Program.from_id(entry.prog_id) as current, Link.from_id(entry.link_id) as owner:
                 syscall.link_update(owner.fileno(), prog.fileno(), current.fileno(), BPF_F_REPLACE)
             return _placed(place, ns, prog, None, entry)
+        except NotFoundError:
+            # The program was exchanged and freed meanwhile, or the link has gone: look again.
+            if attempt == _TRIES - 1:
+                raise
         except OSError as error:
             # Somebody else exchanged it between the look and this: look again.
             if error.errno == errno.EPERM and attempt < _TRIES - 1:

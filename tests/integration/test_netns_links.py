@@ -238,6 +238,31 @@ def test_a_query_with_too_little_room(ns: NetNS) -> None:
 
 
 @pytest.mark.parametrize("hook", HOOKS)
+def test_the_old_program_is_freed_while_an_update_looks(
+    ns: NetNS, hook: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look, looks = links.check_update, []
+    with loaded(hook, "two") as other, loaded(hook, "three") as last:
+        with loaded(hook, "one") as one:
+            link = links.attach(ns, hook, one).link
+        assert link is not None
+
+        def exchanged_after(*arguments: Any, **more: Any) -> Any:
+            entry = look(*arguments, **more)
+            looks.append(entry.prog_id)
+            if len(looks) == 1:
+                syscall.link_update(link.fileno(), other.fileno(), 0, 0)
+                assert wait_until(lambda: entry.program() is None)
+            return entry
+
+        monkeypatch.setattr(links, "check_update", exchanged_after)
+        with link:
+            placed = links.update(ns, hook, f"link:{link.id}", last)
+            assert (placed.old_prog_id, looks[1:]) == (other.id, [other.id])
+            assert bpftool_links()[link.id]["prog_id"] == last.id
+
+
+@pytest.mark.parametrize("hook", HOOKS)
 def test_update_under_the_link(ns: NetNS, hook: str) -> None:
     other_hook = next(each for each in HOOKS if each != hook)
     with ExitStack() as stack:
